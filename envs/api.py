@@ -1,0 +1,236 @@
+"""The batched environment: tensors in, tensors out, everything on the device."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from envs import scenarios
+from envs.errors import UserError, unknown
+from envs.physics.actions import META_ACTIONS
+from envs.scenarios.base import Scenario
+from envs.sensors.camera import Camera
+from envs.sensors.kinematics import Kinematics, OwnSpeed
+from envs.sensors.rig import Rig
+from envs.simulation import Simulation, resolve_device
+
+OBSERVATIONS = ("camera", "state")
+EGOS = {"policy": "meta", "continuous": "plain", "idm": "idm"}
+Observation = dict[str, torch.Tensor]
+
+
+class VecWorlds:
+    """A batch of driving worlds behind a vectorised environment's interface. Make it with `envs.make_vec`.
+
+    Actions, ego "policy": int64 (N,), 0 LANE_LEFT, 1 IDLE, 2 LANE_RIGHT, 3 FASTER, 4 SLOWER. Ego "continuous": float
+    (N, 2), throttle and steering in [-1, 1]. Ego "idm": the ego drives itself and actions are ignored.
+
+    Observations are dicts of tensors. "camera": {"camera": uint8 (N, frames * 3, H, W), oldest frame first, "speed":
+    float32 (N, 1), share of 40 m/s}. "state": {"state": float32 (N, 5, 5)}, highway-env's Kinematics.
+
+    Rewards and endings are the scenario's. Autoreset is same-step: where an episode ends, `step` returns the first
+    observation of the next one, and the last of the old one in info["final_obs"].
+
+    Attributes:
+        num_worlds: N.
+        device: where every tensor lives.
+        scenario: what is simulated, see `envs.scenarios.base.Scenario`.
+        road: its geometry, see `envs.roads.parallel.ParallelRoad`.
+        state: every array of the worlds, see `envs.state`.
+        single_observation_space, single_action_space: one world's spaces.
+        action_names: names of the meta-actions.
+    """
+
+    action_names = META_ACTIONS
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        num_worlds: int,
+        device: torch.device,
+        observation: str,
+        seed: int,
+        frames: int,
+        ego: str,
+        randomize: bool,
+        rig: str | Rig,
+        channels: tuple[str, ...],
+        dtype: str,
+    ):
+        if observation not in OBSERVATIONS:
+            raise unknown("observation", observation, OBSERVATIONS)
+        if ego not in EGOS:
+            raise unknown("ego", ego, EGOS)
+        if frames < 1:
+            raise UserError(f"frames must be at least 1, not {frames}")
+        self.scenario, self.num_worlds, self.device = scenario, num_worlds, device
+        self.road = scenario.road()
+        self.observation, self.frames, self.ego, self.randomize = observation, frames, ego, randomize
+
+        def sensors(simulation: Simulation) -> list:
+            if observation == "state":
+                return [Kinematics(simulation)]
+            return [Camera(simulation, rig, frames, randomize, channels), OwnSpeed(simulation)]
+
+        self.sim = Simulation(scenario, num_worlds, device, dtype, EGOS[ego], sensors)
+        self.state = self.sim.state
+        self._obs = {k: v for sensor in self.sim.sensors for k, v in sensor.outputs.items()}
+        self._final = {k: v for sensor in self.sim.sensors for k, v in sensor.finals.items()}
+        self._memory = {k: v for sensor in self.sim.sensors for k, v in sensor.memory.items()}
+        self.single_observation_space = spaces.Dict({k: v for s in self.sim.sensors for k, v in s.spaces.items()})
+        if ego == "continuous":
+            self.single_action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        else:
+            self.single_action_space = spaces.Discrete(len(META_ACTIONS))
+        self._seed = seed
+        self._started = False
+
+    def reset(self, seed: int | None = None, first_world: int | None = None) -> tuple[Observation, dict]:
+        """Begin a new episode in every world.
+
+        Args:
+            seed: 64-bit seed of the worlds; None goes on with the next episodes of the present seed.
+            first_world: identity of world 0 in the random streams; world k then lives the life of world
+                `first_world + k` of a batch that starts at 0. None leaves it.
+
+        Returns:
+            The observations and an empty info.
+        """
+        if first_world is not None:
+            count = torch.arange(self.num_worlds, dtype=torch.int32, device=self.device)
+            self.state.world_id.copy_(count + first_world)
+        if seed is not None or not self._started:
+            self._seed = self._seed if seed is None else seed
+            self.sim.reset(self._seed)
+        else:
+            self.sim.reset()
+        self._started = True
+        return self._obs, {}
+
+    def step(
+        self, actions: torch.Tensor, on_frame: Callable[[], None] | None = None
+    ) -> tuple[Observation, torch.Tensor, torch.Tensor, torch.Tensor, dict]:
+        """One decision in every world.
+
+        Args:
+            actions: Shape: (N,) integers or (N, 2) floats, see the class.
+            on_frame: called after every simulation frame, before scoring and resets: `state` then holds that frame.
+
+        Returns:
+            obs, reward (N,) float, terminated (N,) bool, truncated (N,) bool and info: "speed" (N,) [m/s] and
+            "crashed" (N,) of the step before any reset, "final_obs" (rows valid where "_final_obs"), "_final_obs"
+            (N,) bool, "episode_return" (N,) and "episode_length" (N,), valid where "_final_obs". Observations are the
+            simulator's own buffers, which the next step overwrites.
+
+        Raises:
+            RuntimeError: called before `reset`.
+        """
+        if not self._started:
+            raise RuntimeError("call reset before step")
+        commands = self.sim.commands
+        if actions.dim() == 1:
+            commands[:, 0].copy_(actions)
+        else:
+            commands.copy_(actions)
+        self.sim.step(on_frame)
+        state = self.state
+        terminated, truncated = state.terminated != 0, state.truncated != 0
+        info = {
+            "speed": state.ego_speed.clone(),
+            "crashed": state.ego_crashed != 0,
+            "final_obs": self._final,
+            "_final_obs": terminated | truncated,
+            "episode_return": state.final_return.clone(),
+            "episode_length": state.final_length.clone(),
+        }
+        return self._obs, state.reward.clone(), terminated, truncated, info
+
+    def observe(self) -> Observation:
+        """The observations of the present state, as at the start of an episode: the past frames equal the present."""
+        self.sim.observe()
+        return self._obs
+
+    def render(self, world: int = 0, width: int = 1000, height: int | None = None) -> np.ndarray:
+        """The picture that the viewer shows of one world. Shape: (height, width, 3) uint8."""
+        from envs.render import Scene, draw_frame
+
+        return draw_frame(Scene.of(self, world), width, height)
+
+    def _everything(self) -> dict[str, torch.Tensor]:
+        """The tensors that a batch's future depends on, by name."""
+        groups = {"state": self.state.tensors, "obs": self._obs, "sensor": self._memory}
+        named = {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+        return named | {"seed": self.sim.seed}
+
+    def get_state(self) -> dict[str, torch.Tensor]:
+        """Copies of all that is needed to go on exactly: see `set_state`."""
+        return {name: tensor.clone() for name, tensor in self._everything().items()}
+
+    def set_state(self, saved: dict[str, torch.Tensor]) -> Observation:
+        """Go on from what `get_state` returned, in a batch made with the same arguments.
+
+        Returns:
+            The observations at that point.
+
+        Raises:
+            UserError: the saved tensors are of another batch.
+        """
+        mine = self._everything()
+        if mine.keys() != saved.keys() or any(mine[name].shape != saved[name].shape for name in mine):
+            raise UserError("the saved worlds are of another scenario, number of worlds or observation than these")
+        for name, tensor in mine.items():
+            tensor.copy_(saved[name])
+        self._started = True
+        return self._obs
+
+    def close(self) -> None:
+        """End the threads."""
+        self.sim.close()
+
+
+def make_vec(
+    scenario: str = "highway",
+    num_worlds: int = 1,
+    *,
+    device: str | torch.device = "auto",
+    observation: str = "camera",
+    seed: int = 0,
+    frames: int = 2,
+    ego: str = "policy",
+    randomize: bool = False,
+    rig: str | Rig = "surround",
+    channels: tuple[str, ...] = ("rgb",),
+    dtype: str = "float32",
+) -> VecWorlds:
+    """A batch of worlds.
+
+    Args:
+        scenario: a name from `envs.list_scenarios()`.
+        num_worlds: how many worlds are simulated at once.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or a torch device.
+        observation: "camera" or "state", see `VecWorlds`.
+        seed: of the random streams; `reset(seed=...)` replaces it.
+        frames: camera frames in an observation, one a policy step.
+        ego: "policy" (meta-actions), "continuous" (throttle and steering) or "idm" (drives itself).
+        randomize: vary light, weather, colours, camera pose and noise from episode to episode.
+        rig: the cameras: "surround" (ahead and all around, 64x96), "front" (64x64) or a rig of your own.
+        channels: what the cameras give: "rgb", and "depth" and "semantic" as further keys of the observation.
+        dtype: "float32" to train, "float64" to be compared with highway-env.
+
+    Raises:
+        UserError: an unknown name or an impossible number.
+    """
+    return VecWorlds(
+        scenarios.get(scenario),
+        num_worlds,
+        resolve_device(device),
+        observation,
+        seed,
+        frames,
+        ego,
+        randomize,
+        rig,
+        channels,
+        dtype,
+    )

@@ -1,0 +1,62 @@
+"""The kinematic bicycle model, as highway-env integrates it.
+
+    x += v cos(psi + beta) dt,  y += v sin(psi + beta) dt,  psi += v sin(beta) / (L/2) dt,  v += a dt
+
+with beta the slip angle at the centre and all of the right-hand sides at the old state (Polack et al. 2017, "The
+kinematic bicycle model: a consistent model for planning feasible trajectories for autonomous vehicles?").
+"""
+
+import functools
+
+import warp as wp
+
+from envs.physics.control import HALF_LENGTH
+from envs.precision import Functions
+from envs.state import world_struct
+
+MAX_SPEED = 40.0  # m/s; above it the acceleration is bounded so that the speed returns within a second
+
+
+@functools.cache
+def build(real: type) -> Functions:
+    """`integrate(world, w, i, dt)`: one frame of one vehicle, the pending impact of a collision included."""
+    World = world_struct(real)
+    half_length, max_speed = real(HALF_LENGTH), real(MAX_SPEED)
+    zero, one = real(0.0), real(1.0)
+
+    @wp.func
+    def integrate(world: World, w: int, i: int, dt: real):
+        speed = world.speed[w, i]
+        acceleration = world.acceleration[w, i]
+        sin_slip = world.sin_slip[w, i]
+        if world.crashed[w, i] != 0:
+            sin_slip = zero
+            acceleration = -speed
+        if speed > max_speed:
+            acceleration = wp.min(acceleration, max_speed - speed)
+        elif speed < -max_speed:
+            acceleration = wp.max(acceleration, -max_speed - speed)
+        # The bounded command is what is kept: a vehicle that no longer acts (a crashed one) repeats it.
+        world.acceleration[w, i] = acceleration
+        world.sin_slip[w, i] = sin_slip
+
+        cos_slip = wp.sqrt(one - sin_slip * sin_slip)
+        c = world.cos_heading[w, i]
+        s = world.sin_heading[w, i]
+        x = world.x[w, i] + speed * (c * cos_slip - s * sin_slip) * dt
+        y = world.y[w, i] + speed * (s * cos_slip + c * sin_slip) * dt
+        if world.has_impact[w, i] != 0:
+            x = x + world.impact_x[w, i]
+            y = y + world.impact_y[w, i]
+            world.crashed[w, i] = 1
+            world.has_impact[w, i] = 0
+        world.x[w, i] = x
+        world.y[w, i] = y
+        if sin_slip != zero:
+            heading = world.heading[w, i] + speed * sin_slip / half_length * dt
+            world.heading[w, i] = heading
+            world.cos_heading[w, i] = wp.cos(heading)
+            world.sin_heading[w, i] = wp.sin(heading)
+        world.speed[w, i] = speed + acceleration * dt
+
+    return Functions(integrate=integrate)

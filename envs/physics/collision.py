@@ -1,0 +1,128 @@
+"""Collisions of upright boxes: separating axes on the current boxes and on boxes swept by one frame's motion.
+
+highway-env's rule: boxes that overlap now crash at once; boxes that will overlap within a frame, at constant velocity,
+receive an impact of half the least translation that parts them, which the next integration applies and which crashes
+them then. Where several pairs hit a vehicle the last pair's impact stays. Pairs are visited with the lower slot first,
+so the last pair of a vehicle is the one with its highest-numbered partner: the result does not depend on the order in
+which partners are found, and every vehicle can be handled on its own.
+"""
+
+import functools
+
+import warp as wp
+
+from envs.physics.bicycle import MAX_SPEED
+from envs.precision import Functions
+from envs.state import world_struct
+
+# Partners are sought as far as two boxes can be that may touch, with this share above the top speed.
+SPEED_SLACK = 1.25
+
+
+@functools.cache
+def build(real: type) -> Functions:
+    """`overlap(world, w, a, b, dt)` and `collide(world, w, k, dt)`, which sets k's crashed flag and impact."""
+    World = world_struct(real)
+    half, zero = real(0.5), real(0.0)
+    top_speed = real(MAX_SPEED * SPEED_SLACK)
+
+    @wp.struct
+    class Contact:
+        now: wp.int32  # the boxes overlap
+        soon: wp.int32  # they will within the frame
+        x: real  # translation that parts them, applied to the first
+        y: real
+
+    @wp.func
+    def interval_distance(center: real, reach_a: real, reach_b: real, sweep: real) -> real:
+        # a is centred at 0 and b at `center` on this axis; a's interval is stretched by the relative motion.
+        low_a = -reach_a + wp.min(sweep, zero)
+        high_a = reach_a + wp.max(sweep, zero)
+        low_b = center - reach_b
+        high_b = center + reach_b
+        return wp.where(low_a < low_b, low_b - high_a, low_a - high_b)
+
+    @wp.func
+    def overlap(world: World, w: int, a: int, b: int, dt: real) -> Contact:
+        contact = Contact()
+        contact.now = 1
+        contact.soon = 1
+        ca = world.cos_heading[w, a]
+        sa = world.sin_heading[w, a]
+        cb = world.cos_heading[w, b]
+        sb = world.sin_heading[w, b]
+        dx = world.x[w, b] - world.x[w, a]
+        dy = world.y[w, b] - world.y[w, a]
+        move_x = (world.speed[w, a] * ca - world.speed[w, b] * cb) * dt
+        move_y = (world.speed[w, a] * sa - world.speed[w, b] * sb) * dt
+        least = real(1.0e30)
+        for k in range(4):
+            # Axes in the order in which highway-env meets them: along a, across a, along b, across b.
+            nx = ca
+            ny = sa
+            if k == 1:
+                nx = -sa
+                ny = ca
+            elif k == 2:
+                nx = cb
+                ny = sb
+            elif k == 3:
+                nx = -sb
+                ny = cb
+            reach_a = half * (
+                world.length[w, a] * wp.abs(nx * ca + ny * sa) + world.width[w, a] * wp.abs(ny * ca - nx * sa)
+            )
+            reach_b = half * (
+                world.length[w, b] * wp.abs(nx * cb + ny * sb) + world.width[w, b] * wp.abs(ny * cb - nx * sb)
+            )
+            center = nx * dx + ny * dy
+            if interval_distance(center, reach_a, reach_b, zero) > zero:
+                contact.now = 0
+            distance = interval_distance(center, reach_a, reach_b, nx * move_x + ny * move_y)
+            if distance > zero:
+                contact.soon = 0
+            if contact.now == 0 and contact.soon == 0:
+                return contact
+            if wp.abs(distance) < least:
+                least = wp.abs(distance)
+                sign = wp.where(center < zero, least, -least)
+                contact.x = sign * nx
+                contact.y = sign * ny
+        return contact
+
+    @wp.func
+    def collide(world: World, w: int, k: int, dt: real):
+        x = world.x[w, k]
+        y = world.y[w, k]
+        diagonal = wp.sqrt(world.length[w, k] * world.length[w, k] + world.width[w, k] * world.width[w, k])
+        # Boxes of other sizes are at most 20 m long: the window along x need only be wide enough.
+        window = half * (diagonal + real(20.0)) + top_speed * dt
+        last = int(-1)
+        for side in range(2):
+            step = 1 - 2 * side
+            r = world.rank[w, k] + step
+            while r >= 0 and r < world.slots:
+                j = world.order[w, r]
+                r = r + step
+                dx = world.x[w, j] - x
+                if wp.abs(dx) > window:
+                    break
+                if world.kind[w, j] != 0 and (world.checks_collisions[w, k] != 0 or world.checks_collisions[w, j] != 0):
+                    a = wp.min(k, j)
+                    b = wp.max(k, j)
+                    dy = world.y[w, j] - y
+                    other = wp.sqrt(world.length[w, j] * world.length[w, j] + world.width[w, j] * world.width[w, j])
+                    # highway-env's first test takes the lower-numbered vehicle's speed only.
+                    reach = half * (diagonal + other) + world.speed[w, a] * dt
+                    if reach >= zero and dx * dx + dy * dy <= reach * reach:
+                        contact = overlap(world, w, a, b, dt)
+                        if contact.now != 0:
+                            world.crashed[w, k] = 1
+                        if contact.soon != 0 and j > last:
+                            last = j
+                            push = wp.where(k == a, half, -half)
+                            world.impact_x[w, k] = push * contact.x
+                            world.impact_y[w, k] = push * contact.y
+                            world.has_impact[w, k] = 1
+
+    return Functions(overlap=overlap, collide=collide)

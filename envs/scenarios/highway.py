@@ -1,0 +1,179 @@
+"""Highway driving among slower traffic: highway-env's `highway-v0` and `highway-fast-v0`.
+
+Reward a step: on_road * lmap(-crash + 0.1 target_lane / (lanes - 1) + 0.4 clip((v cos(psi) - 20) / 10, 0, 1)), mapped
+from [-1, 0.5] to [0, 1]. An episode ends with a crash of the ego or at its time limit.
+"""
+
+import functools
+import math
+
+import warp as wp
+
+from envs import random
+from envs.precision import Functions
+from envs.scenarios.base import Scenario
+from envs.state import IDM, META, PLAIN, world_struct
+
+HIGHWAY = Scenario(name="highway", family="highway", upstream_id="highway-v0")
+HIGHWAY_FAST = Scenario(
+    name="highway-fast",
+    family="highway",
+    upstream_id="highway-fast-v0",
+    lanes=3,
+    vehicles=20,
+    simulation_frequency=5,
+    duration=30.0,
+    ego_spacing=1.5,
+    others_collide=False,
+)
+
+CAR_SIZE = (5.0, 2.0, 1.5)  # m: length, width, height
+# Draws a vehicle makes when it is spawned.
+LANE, SPEED, SPACING, EXPONENT, DRAWS = 0, 1, 2, 3, 4
+
+
+@functools.cache
+def build(real: type, road_functions, action_functions) -> Functions:
+    """Struct `Task`, `spawn(world, road, speeds, task, seed, w)` and `score(world, road, task, w)`."""
+    World, Road = world_struct(real), road_functions.Road
+    TargetSpeeds = action_functions.TargetSpeeds
+    uniform, below = random.build(real).uniform, random.build(real).below
+    spawn_purpose = random.SPAWN
+    idm, meta, plain = IDM, META, PLAIN
+    zero, one, pi = real(0.0), real(1.0), real(math.pi)
+    length, width, height = (real(size) for size in CAR_SIZE)
+    k_lane, k_speed, k_spacing, k_exponent, draws = LANE, SPEED, SPACING, EXPONENT, DRAWS
+
+    @wp.struct
+    class Task:
+        ego_kind: wp.int32
+        ego_speed: real
+        ego_spacing: real
+        density: real
+        others_collide: wp.int32
+        collision_reward: real
+        right_lane_reward: real
+        high_speed_reward: real
+        speed_low: real
+        speed_high: real
+        step_duration: real
+        duration: real
+
+    @wp.func
+    def place(world: World, road: Road, w: int, i: int, lane: int, x: real, speed: real):
+        y = real(lane) * road.lane_width
+        world.x[w, i] = x
+        world.y[w, i] = y
+        world.heading[w, i] = zero
+        world.cos_heading[w, i] = one
+        world.sin_heading[w, i] = zero
+        world.speed[w, i] = speed
+        world.sin_slip[w, i] = zero
+        world.acceleration[w, i] = zero
+        world.target_speed[w, i] = speed
+        # highway-env staggers the first decisions by a fractional part of the position.
+        world.timer[w, i] = wp.mod((x + y) * pi, one)
+        world.exponent[w, i] = real(4.0)
+        world.impact_x[w, i] = zero
+        world.impact_y[w, i] = zero
+        world.length[w, i] = length
+        world.width[w, i] = width
+        world.height[w, i] = height
+        world.lane[w, i] = lane
+        world.target_lane[w, i] = lane
+        world.proposed_lane[w, i] = lane
+        world.speed_index[w, i] = 0
+        world.kind[w, i] = idm
+        world.crashed[w, i] = 0
+        world.has_impact[w, i] = 0
+        world.checks_collisions[w, i] = 1
+        world.order[w, i] = i
+        world.rank[w, i] = i
+
+    @wp.func
+    def spawn(world: World, road: Road, speeds: TargetSpeeds, task: Task, seed: wp.uint64, w: int):
+        """Begin the world's next episode: vehicles queue up, each a random gap ahead of the last, on random lanes."""
+        episode = world.episode[w] + 1
+        world.episode[w] = episode
+        world.time[w] = zero
+        world.episode_return[w] = zero
+        world.episode_length[w] = 0
+        id = world.world_id[w]
+        gap_scale = wp.exp(real(-5.0) / real(40.0) * real(road.lanes))
+        x = real(0.0)
+        for i in range(world.slots):
+            speed = task.ego_speed
+            spacing = task.ego_spacing
+            if i > 0:
+                draw = uniform(seed, id, episode, spawn_purpose, i * draws + k_speed)
+                speed = road.speed_limit * (real(0.7) + real(0.1) * draw)
+                spacing = one / task.density
+            offset = spacing * (real(12.0) + speed) * gap_scale
+            if i == 0:
+                x = real(3.0) * offset
+            x = x + offset * (real(0.9) + real(0.2) * uniform(seed, id, episode, spawn_purpose, i * draws + k_spacing))
+            lane = below(seed, id, episode, spawn_purpose, i * draws + k_lane, road.lanes)
+            place(world, road, w, i, lane, x, speed)
+            if i > 0:
+                draw = uniform(seed, id, episode, spawn_purpose, i * draws + k_exponent)
+                world.exponent[w, i] = real(3.5) + draw
+                world.checks_collisions[w, i] = task.others_collide
+        world.kind[w, 0] = task.ego_kind
+        if task.ego_kind == meta:
+            index = action_functions.index_of(speeds, task.ego_speed)
+            world.speed_index[w, 0] = index
+            world.target_speed[w, 0] = action_functions.speed_of(speeds, index)
+        elif task.ego_kind == idm:
+            world.target_speed[w, 0] = road.speed_limit
+        else:
+            world.target_speed[w, 0] = zero
+
+    @wp.func
+    def score(world: World, road: Road, task: Task, w: int):
+        """Reward and end of the policy step that was just simulated."""
+        lane = world.target_lane[w, 0]
+        if world.kind[w, 0] == plain:
+            lane = world.lane[w, 0]
+        forward = world.speed[w, 0] * world.cos_heading[w, 0]
+        speed_term = wp.clamp((forward - task.speed_low) / (task.speed_high - task.speed_low), zero, one)
+        lane_term = real(lane) / real(wp.max(road.lanes - 1, 1))
+        total = (
+            task.collision_reward * real(world.crashed[w, 0])
+            + task.right_lane_reward * lane_term
+            + task.high_speed_reward * speed_term
+        )
+        best = task.high_speed_reward + task.right_lane_reward
+        reward = (total - task.collision_reward) / (best - task.collision_reward)
+        if not road_functions.on_lane(road, world.lane[w, 0], world.x[w, 0], world.y[w, 0], zero):
+            reward = zero
+        world.time[w] = world.time[w] + task.step_duration
+        world.reward[w] = reward
+        world.episode_return[w] = world.episode_return[w] + reward
+        world.episode_length[w] = world.episode_length[w] + 1
+        world.terminated[w] = world.crashed[w, 0]
+        world.truncated[w] = wp.where(world.time[w] >= task.duration, 1, 0)
+        world.ego_speed[w] = world.speed[w, 0]
+        world.ego_crashed[w] = world.crashed[w, 0]
+        if world.terminated[w] + world.truncated[w] != 0:
+            world.final_return[w] = world.episode_return[w]
+            world.final_length[w] = world.episode_length[w]
+
+    return Functions(Task=Task, spawn=spawn, score=score)
+
+
+def task_values(scenario: Scenario, ego_kind: int) -> dict[str, float | int]:
+    """The values of `Task` for a scenario."""
+    return {
+        "ego_kind": ego_kind,
+        "ego_speed": scenario.ego_speed,
+        "ego_spacing": scenario.ego_spacing,
+        "density": scenario.density,
+        "others_collide": int(scenario.others_collide),
+        "collision_reward": scenario.collision_reward,
+        "right_lane_reward": scenario.right_lane_reward,
+        "high_speed_reward": scenario.high_speed_reward,
+        "speed_low": scenario.reward_speeds[0],
+        "speed_high": scenario.reward_speeds[1],
+        "step_duration": 1.0 / scenario.policy_frequency,
+        "duration": scenario.duration,
+    }

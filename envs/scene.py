@@ -1,0 +1,177 @@
+"""Scene: one world at one moment as plain NumPy arrays, which is what pictures are drawn from; View: where from."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+# A lane as a road's `polylines()` describes it: centre line [P, 2] in m, style of its left line, style of its right line.
+# A style is "solid", "dashed" or "none".
+Lane = tuple[np.ndarray, str, str]
+
+# The ego stands this share of the picture behind its middle, so that more is seen of what it drives towards.
+LOOK_AHEAD = 0.22
+
+_MOVING = ("x", "y", "heading", "speed")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One world at one moment. V is the number of vehicle slots; slot 0 is the ego.
+
+    Attributes:
+        x, y: positions of the boxes' centres [m]; y grows to the right of travel, downwards in a picture. Shape: (V,).
+        heading: 0 along +x, growing towards +y [rad]. Shape: (V,).
+        speed: [m/s]. Shape: (V,).
+        acceleration: [m/s2]. Shape: (V,).
+        lane, target_lane: indices into `lanes`. Shape: (V,).
+        crashed: True after a collision. Shape: (V,).
+        present: False for a slot without a vehicle. Shape: (V,).
+        length, width: of the boxes [m]. Shape: (V,).
+        lanes: the road, lane by lane.
+        lane_width: [m].
+        time: since the episode began [s].
+        camera: what the ego's camera sees, uint8 [h, w, 3], or None.
+        caption: a line of text to be shown with the picture.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    heading: np.ndarray
+    speed: np.ndarray
+    acceleration: np.ndarray
+    lane: np.ndarray
+    target_lane: np.ndarray
+    crashed: np.ndarray
+    present: np.ndarray
+    length: np.ndarray
+    width: np.ndarray
+    lanes: tuple[Lane, ...]
+    lane_width: float = 4.0
+    time: float = 0.0
+    camera: np.ndarray | None = None
+    caption: str = ""
+
+    @classmethod
+    def of(cls, env, world: int = 0, camera: np.ndarray | None = None, caption: str = "") -> "Scene":
+        """The present moment of one world of a batched environment, copied out of its buffers.
+
+        Args:
+            env: has `state` (tensors [N, V] and [N]) and `road` (`polylines()`, `lane_width`).
+            world: which of the N worlds.
+            camera: the picture to show beside the scene, uint8 [h, w, 3].
+            caption: a line of text to be shown with the picture.
+        """
+
+        def row(name: str, dtype: type) -> np.ndarray:
+            return getattr(env.state, name)[world].cpu().numpy().astype(dtype)
+
+        reals = {name: row(name, float) for name in _MOVING + ("acceleration", "length", "width")}
+        indices = {name: row(name, int) for name in ("lane", "target_lane")}
+        return cls(
+            **reals,
+            **indices,
+            crashed=row("crashed", bool),
+            present=row("kind", int) != 0,
+            lanes=tuple(env.road.polylines()),
+            lane_width=float(env.road.lane_width),
+            time=float(env.state.time[world]),
+            camera=camera,
+            caption=caption,
+        )
+
+    def lane_offset(self, of: np.ndarray) -> np.ndarray:
+        """Signed distance of each vehicle from the centre line of a lane, positive to the right of the lane [m].
+
+        Args:
+            of: index of a lane for each vehicle. Shape: (V,). Indices that are not in `lanes` give 0.
+        """
+        offsets = np.zeros(len(self.x))
+        positions = np.stack([self.x, self.y], axis=-1)
+        for index in np.unique(of[(of >= 0) & (of < len(self.lanes))]):
+            points, here = self.lanes[index][0], of == index
+            distance, side = distance_to_polyline(positions[here], points)
+            offsets[here] = distance * side
+        return offsets
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of the plane that a picture shows.
+
+    Attributes:
+        x, y: the point in the middle [m].
+        zoom: [pixel/m].
+        width, height: of the picture [pixel].
+    """
+
+    x: float
+    y: float
+    zoom: float
+    width: int
+    height: int
+
+    @classmethod
+    def following(cls, scene: Scene, width: int, height: int, zoom: float) -> "View":
+        """The view in which the ego is a little behind the middle, looking ahead along its heading."""
+        ahead_x = LOOK_AHEAD * width / zoom * np.cos(scene.heading[0])
+        ahead_y = LOOK_AHEAD * height / zoom * np.sin(scene.heading[0])
+        return cls(float(scene.x[0] + ahead_x), float(scene.y[0] + ahead_y), zoom, width, height)
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Points [m] as places in the picture [pixel, from the top left corner]. Shape: (..., 2)."""
+        return (np.asarray(points) - (self.x, self.y)) * self.zoom + (self.width / 2, self.height / 2)
+
+    def to_metres(self, pixels: np.ndarray) -> np.ndarray:
+        """Places in the picture [pixel] as points [m]. Shape: (..., 2)."""
+        return (np.asarray(pixels) - (self.width / 2, self.height / 2)) / self.zoom + (self.x, self.y)
+
+    @property
+    def radius(self) -> float:
+        """Everything that shows is within this distance of the middle [m]."""
+        return float(np.hypot(self.width, self.height) / 2 / self.zoom)
+
+    def times(self, factor: int) -> "View":
+        """The same part of the plane at a multiple of the resolution."""
+        return View(self.x, self.y, self.zoom * factor, self.width * factor, self.height * factor)
+
+    def to_grid(self, points: np.ndarray) -> np.ndarray:
+        """Corners of a polygon [m] as pygame takes them: whole pixels, the last one included. Shape: (..., 2)."""
+        return np.rint(self.to_pixels(points) - 0.5).astype(int)
+
+
+def interpolate(a: Scene, b: Scene, t: float) -> Scene:
+    """The moment a fraction t of the way from scene a to scene b, for pictures between two simulation frames.
+
+    Positions and speeds are linear, headings turn the shorter way round, and everything else is as in a.
+
+    Args:
+        a, b: two moments of the same world and episode.
+        t: 0 gives a, 1 gives b's positions.
+    """
+    turn = np.remainder(b.heading - a.heading + np.pi, 2 * np.pi) - np.pi
+    # A slot that is filled only in b has no position in a to come from.
+    t_slot = np.where(a.present & b.present, t, 0.0)
+    moved = {name: (1 - t_slot) * getattr(a, name) + t_slot * getattr(b, name) for name in ("x", "y", "speed")}
+    return replace(a, **moved, heading=a.heading + t_slot * turn, time=(1 - t) * a.time + t * b.time)
+
+
+def distance_to_polyline(positions: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of positions from a polyline, and the side they are on.
+
+    Args:
+        positions: [m]. Shape: (N, 2).
+        points: the polyline [m]. Shape: (P, 2).
+
+    Returns:
+        distance [m] (N,), and side (N,): 1 to the right of its direction (+y of a line along +x), -1 to its left.
+    """
+    start, along = points[:-1], np.diff(points, axis=0)
+    relative = positions[:, None] - start
+    share = np.clip((relative * along).sum(-1) / np.maximum((along**2).sum(-1), 1e-12), 0.0, 1.0)
+    away = relative - share[..., None] * along
+    distance = np.hypot(away[..., 0], away[..., 1])
+    nearest = distance.argmin(axis=1)
+    rows = np.arange(len(positions))
+    cross = along[nearest, 0] * relative[rows, nearest, 1] - along[nearest, 1] * relative[rows, nearest, 0]
+    return distance[rows, nearest], np.where(cross >= 0, 1.0, -1.0)
+

@@ -1,0 +1,29 @@
+"""What every sensor is: buffers that it fills, and the launches that fill them."""
+
+from typing import Protocol
+
+import torch
+from gymnasium import spaces
+
+
+class Sensor(Protocol):
+    """A sensor of a batch of worlds.
+
+    Attributes:
+        outputs: key of the observation -> the latest observations. Shape: (N, ...), rows of a multiple of 4 bytes.
+        finals: the last observations of episodes that ended, valid where one just did. Shape: as `outputs`.
+        spaces: the spaces of one world's observations.
+        memory: tensors that belong to the state of an episode, beyond the outputs.
+    """
+
+    outputs: dict[str, torch.Tensor]
+    finals: dict[str, torch.Tensor]
+    spaces: dict[str, spaces.Box]
+    memory: dict[str, torch.Tensor]
+
+    def launches(self, which: int, restart: bool = False) -> list:
+        """The launches that observe the worlds `which` (`envs.phases.ALL` or `ENDED`).
+
+        Where `restart`, and in worlds that ended, the past that the sensor remembers is forgotten.
+        """
+        ...

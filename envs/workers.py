@@ -1,0 +1,63 @@
+"""Threads that run a batch's launches, each on its own slice of the worlds.
+
+Warp's CPU launches run on the calling thread and release the interpreter lock, so slices run side by side. Worlds do
+not share state: how they are sliced changes nothing but the time a step takes.
+"""
+
+import threading
+from collections.abc import Callable
+
+
+class Workers:
+    """Slices of `count` worlds, one a thread; the first runs on the calling thread.
+
+    Attributes:
+        slices: (first world, number of worlds) of each.
+    """
+
+    def __init__(self, count: int, threads: int):
+        bounds = [count * k // threads for k in range(threads + 1)]
+        self.slices = [(low, high - low) for low, high in zip(bounds, bounds[1:], strict=False)]
+        self._job: Callable[[int], None] = lambda _: None
+        self._error: BaseException | None = None
+        self._start = [threading.Semaphore(0) for _ in self.slices[1:]]
+        self._done = threading.Semaphore(0)
+        for k in range(1, threads):
+            threading.Thread(target=self._serve, args=(k,), daemon=True, name=f"worlds-{k}").start()
+
+    def run(self, job: Callable[[int], None]) -> None:
+        """Call job(k) for every slice k, each on its thread, and wait for all.
+
+        Raises:
+            BaseException: the last error that any slice raised.
+        """
+        self._job = job
+        for start in self._start:
+            start.release()
+        try:
+            job(0)
+        finally:
+            for _ in self._start:
+                self._done.acquire()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def close(self) -> None:
+        """End the threads."""
+        self._job = None
+        for start in self._start:
+            start.release()
+        self._start = []
+
+    def _serve(self, k: int) -> None:
+        start = self._start[k - 1]
+        while True:
+            start.acquire()
+            if self._job is None:
+                return
+            try:
+                self._job(k)
+            except BaseException as error:  # handed to the caller, who raises it
+                self._error = error
+            self._done.release()
