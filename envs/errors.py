@@ -34,5 +34,6 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}; nothing was replaced", file=sys.stderr)
+        name = error.filename or "a file"
+        print(f"error: cannot write {name}: {error.strerror}; nothing was replaced", file=sys.stderr)
         raise SystemExit(2) from None

@@ -15,7 +15,7 @@ from envs.physics import actions, bicycle, collision, control, idm, mobil
 from envs.precision import Functions
 from envs.roads import parallel
 from envs.scenarios import highway
-from envs.state import IDM, META, PLAIN, world_struct
+from envs.state import META, PLAIN, world_struct
 
 # Which worlds a kernel works on.
 ALL, ENDED = 0, 1
@@ -34,7 +34,7 @@ def build(real: type) -> Functions:
     contact = collision.build(real)
     task_functions = highway.build(real, road_functions, act)
     Road, Driver, TargetSpeeds, Task = road_functions.Road, driver_law.Driver, act.TargetSpeeds, task_functions.Task
-    idm_kind, meta_kind, plain_kind, ended = IDM, META, PLAIN, ENDED
+    meta_kind, plain_kind, ended = META, PLAIN, ENDED
     zero = real(0.0)
 
     @wp.func

@@ -152,9 +152,9 @@ class Simulation:
         stride = 1 if self.device.type == "cpu" else COPY_STRIDE
         ends = (wp.from_torch(self.state.terminated), wp.from_torch(self.state.truncated))
         keep = [
-            Launch(phases.keep_rows, (stride,), (*ends, phases.words(output), phases.words(sensor.finals[name]), stride))
+            Launch(phases.keep_rows, (stride,), (*ends, phases.words(output), phases.words(final), stride))
             for sensor in self.sensors
-            for name, output in sensor.outputs.items()
+            for output, final in zip(sensor.outputs.values(), sensor.finals.values(), strict=True)
         ]
         return [*keep, self._spawn(ENDED), *self.observe_phases(ENDED)]
 
@@ -250,6 +250,11 @@ class Simulation:
     def film(self) -> None:
         """Let the sensors see the present state as the next one of the episode."""
         self._run("film")
+
+    def film_on_one_thread(self) -> None:
+        """`film` for every slice in turn on the calling thread: what one core does."""
+        for k in range(len(self._workers.slices)):
+            self._run_slice(k, ("film",))
 
     def film_ended(self) -> None:
         """Let the sensors see, as the start of an episode, the worlds whose last step ended one."""

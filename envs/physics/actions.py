@@ -22,7 +22,7 @@ def build(real: type, road_functions) -> Functions:
     """`meta(world, road, speeds, w, i, action)` and `continuous(world, w, i, throttle, steering)`."""
     World, Road = world_struct(real), road_functions.Road
     reachable = road_functions.reachable
-    zero, half, one = real(0.0), real(0.5), real(1.0)
+    half, one = real(0.5), real(1.0)
     max_acceleration, max_steering = real(MAX_ACCELERATION), real(MAX_STEERING)
 
     @wp.struct

@@ -40,7 +40,7 @@ def build(real: type) -> Functions:
         high_a = reach_a + wp.max(sweep, zero)
         low_b = center - reach_b
         high_b = center + reach_b
-        return wp.where(low_a < low_b, low_b - high_a, low_a - high_b)
+        return wp.max(low_b - high_a, low_a - high_b)
 
     @wp.func
     def overlap(world: World, w: int, a: int, b: int, dt: real) -> Contact:

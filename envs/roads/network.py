@@ -84,7 +84,12 @@ class RoadNetwork:
         network = functions.Network()
         network.lanes = lanes
         first, other, offset = [0], [], []
-        indices = {number: (a, b, k) for a, to in self.graph.items() for b, road in to.items() for k, number in enumerate(road)}
+        indices = {
+            number: (start, end, place)
+            for start, roads in self.graph.items()
+            for end, road in roads.items()
+            for place, number in enumerate(road)
+        }
         for number in range(len(self.lanes)):
             for lane, shift in self.connections(indices[number]):
                 other.append(lane)

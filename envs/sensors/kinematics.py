@@ -23,7 +23,7 @@ CAR_LENGTH = 5.0
 def build(real: type) -> Functions:
     """Kernels `kinematics` and `own_speed`."""
     World = world_struct(real)
-    zero, one = real(0.0), real(1.0)
+    one = real(1.0)
     sight, behind = real(PERCEPTION_DISTANCE), real(BEHIND)
     ended = ENDED
 
@@ -119,7 +119,8 @@ class Kinematics:
     def launches(self, which: int, restart: bool = False) -> list:
         simulation = self._simulation
         road = simulation.scenario.road()
-        inputs = (simulation.state.warp, road.lane_width * road.lanes, self._rows, wp.from_torch(self.outputs["state"]), which)
+        output = wp.from_torch(self.outputs["state"])
+        inputs = (simulation.state.warp, road.lane_width * road.lanes, self._rows, output, which)
         return [Launch(build(simulation.real).kinematics, (), inputs)]
 
 

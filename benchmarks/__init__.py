@@ -1,0 +1,1 @@
+"""Figures as commands: `python -m benchmarks.NAME`."""
