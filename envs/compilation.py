@@ -2,18 +2,38 @@
 
 import contextlib
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 import warp as wp
 
 wp.config.quiet = True
-wp.config.log_level = wp.LOG_ERROR  # without a GPU, Warp warns of one missing at every start
+wp.config.log_level = wp.LOG_WARNING
 # Nothing here is differentiated: adjoints would double the compilation.
 wp.config.enable_backward = False
-wp.init()
+
+
+@contextlib.contextmanager
+def _unheard_stderr() -> Iterator[None]:
+    """Send what native code writes to standard error nowhere."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# Without a GPU, Warp's native library warns at every start that there is none.
+with contextlib.nullcontext() if torch.cuda.is_available() else _unheard_stderr():
+    wp.init()
 
 
 def _fingerprint(device: str, dtype: str) -> str:

@@ -204,6 +204,8 @@ class HighwayEnvWorlds(VecWorlds):
 
         if ego not in ("policy", "idm"):
             raise unknown("ego of highway-env", ego, ("policy", "idm"))
+        if num_worlds < 1:
+            raise UserError(f"num_worlds must be at least 1, not {num_worlds}")
         ours = scenarios.get(scenario)
         self._idm = IDMVehicle if ego == "idm" else None
         self._envs = [gymnasium.make(ours.upstream_id).unwrapped for _ in range(num_worlds)]
