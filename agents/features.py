@@ -1,0 +1,82 @@
+"""Worlds seen through a frozen encoder: every camera frame is encoded once, and only its features are stored."""
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from agents.networks import load_weights, weights
+
+DTYPE = torch.float16  # of stored features: they are layer-normalised, so half precision loses about 0.1 %
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, obs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Features of the camera images, then the speed, as one vector.
+
+    Args:
+        encoder: of `perception.encoders`; F features.
+        obs: "camera" uint8 [N, C, H, W] and "speed" [N, 1].
+
+    Returns:
+        "features" float16 (N, F + 1).
+    """
+    return {"features": torch.cat([encoder(obs["camera"]).to(DTYPE), obs["speed"].to(DTYPE)], dim=1)}
+
+
+def space(encoder: nn.Module) -> spaces.Dict:
+    """The space of what `encode` returns, of one world."""
+    return spaces.Dict({"features": spaces.Box(-float("inf"), float("inf"), (encoder.features + 1,), "float16")})
+
+
+class FeatureWorlds:
+    """`envs.api.VecWorlds` with camera and speed, observed as one vector of `encode`.
+
+    Everything but the observations is the worlds' own. `info["final_obs"]` is encoded only where an episode ended.
+
+    Args:
+        worlds: made with observation="camera".
+        encoder: frozen, on the worlds' device.
+    """
+
+    def __init__(self, worlds, encoder: nn.Module):
+        self.worlds, self.encoder = worlds, encoder
+        self.single_observation_space = space(encoder)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "worlds":  # not set yet: a copy or an unpickled object
+            raise AttributeError(name)
+        return getattr(self.worlds, name)
+
+    def reset(self, seed: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """See VecWorlds; the observation is that of `encode`."""
+        obs, info = self.worlds.reset(seed=seed)
+        return encode(self.encoder, obs), info
+
+    def step(
+        self, actions: torch.Tensor, **options: Any
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """See VecWorlds; the observation and info["final_obs"] are those of `encode`."""
+        obs, reward, terminated, truncated, info = self.worlds.step(actions, **options)
+        features = encode(self.encoder, obs)
+        final = {name: torch.zeros_like(tensor) for name, tensor in features.items()}
+        ended = info["_final_obs"].nonzero().squeeze(1)  # on a GPU this waits for the step: encoding all costs more
+        if len(ended):
+            seen = encode(self.encoder, {name: info["final_obs"][name][ended] for name in ("camera", "speed")})
+            for name, tensor in seen.items():
+                final[name][ended] = tensor
+        return features, reward, terminated, truncated, info | {"final_obs": final}
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything needed to go on exactly: the worlds' state and the encoder's weights."""
+        return {"worlds": self.worlds.get_state(), "encoder": weights(self.encoder)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Undo `get_state`.
+
+        Raises:
+            ValueError: the state is of another encoder.
+        """
+        load_weights(self.encoder, state["encoder"])
+        self.worlds.set_state(state["worlds"])

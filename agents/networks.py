@@ -1,0 +1,191 @@
+"""Networks of the agents: an actor-critic without host reads, and the ways into it from each kind of observation."""
+
+import itertools
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from agents.buffers import Observation
+from perception import encoders
+
+
+class Trunk(nn.Module):
+    """Hidden layers that actor and critic share, with the interface of stable-baselines3's `MlpExtractor`.
+
+    One trunk costs half of two, and learns as well where the value loss weighs little (0.1).
+
+    Args:
+        inputs: features in.
+        hidden: units of each layer.
+        activation: after each layer.
+    """
+
+    def __init__(self, inputs: int, hidden: list[int], activation: type[nn.Module]):
+        super().__init__()
+        sizes = [inputs, *hidden]
+        layers = [(nn.Linear(a, b), activation()) for a, b in itertools.pairwise(sizes)]
+        self.layers = nn.Sequential(*itertools.chain.from_iterable(layers))
+        self.latent_dim_pi = self.latent_dim_vf = sizes[-1]
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the actor's and the critic's last layer take: the same."""
+        latent = self.layers(features)
+        return latent, latent
+
+    def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
+        """What the actor's last layer takes."""
+        return self.layers(features)
+
+    forward_critic = forward_actor
+
+
+class ActorCritic(ActorCriticPolicy):
+    """stable-baselines3's actor-critic with a shared trunk, whose features extractor takes observations as they are
+    stored (uint8 images, float16 features), with discrete actions sampled and scored in a few tensor operations.
+
+    Sampling takes the largest of logits plus Gumbel noise: `torch.multinomial` checks its input on the host.
+    """
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = Trunk(self.features_dim, self.net_arch, self.activation_fn)
+
+    def extract_features(
+        self, obs: Observation, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> torch.Tensor:
+        """Features of raw observations, which actor and critic share. Shape: (N, features)."""
+        return self.features_extractor(obs)
+
+    def forward(
+        self, obs: Observation, deterministic: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Actions (N,), values (N, 1) and log-probabilities (N,) for observations of N worlds."""
+        if not isinstance(self.action_space, spaces.Discrete):
+            return super().forward(obs, deterministic)
+        values, log_p = self.values_and_log_probabilities(obs)
+        scores = log_p if deterministic else log_p - torch.empty_like(log_p).exponential_().log()
+        actions = scores.argmax(1)
+        return actions, values, log_p.gather(1, actions.unsqueeze(1)).squeeze(1)
+
+    def evaluate_actions(
+        self, obs: Observation, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Values (N, 1), log-probabilities of `actions` (N,) and entropies (N,)."""
+        if not isinstance(self.action_space, spaces.Discrete):
+            return super().evaluate_actions(obs, actions)
+        values, log_p = self.values_and_log_probabilities(obs)
+        chosen = log_p.gather(1, actions.long().reshape(-1, 1)).squeeze(1)
+        return values, chosen, -(log_p.exp() * log_p).sum(1)
+
+    def values_and_log_probabilities(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (N, 1) and the log-probabilities of every discrete action (N, A)."""
+        latent_pi, latent_vf = self.mlp_extractor(self.extract_features(obs))
+        return self.value_net(latent_vf), torch.log_softmax(self.action_net(latent_pi), dim=1)
+
+    def get_distribution(self, obs: Observation) -> Distribution:
+        """The distribution over actions, as an object of stable-baselines3."""
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(self.extract_features(obs)))
+
+    def predict_values(self, obs: Observation) -> torch.Tensor:
+        """Values. Shape: (N, 1)."""
+        return self.value_net(self.mlp_extractor.forward_critic(self.extract_features(obs)))
+
+
+class VectorExtractor(BaseFeaturesExtractor):
+    """A vector, or a dict of arrays laid end to end, in units of its standard deviation. Shape: (N, size) float32.
+
+    Mean and variance are those of everything seen in training; they are buffers, saved with the weights. PPO calls
+    `update` between two rollouts, so that one rollout is collected and learnt from under the same ones.
+    """
+
+    CLIP = 10.0  # standard deviations
+
+    def __init__(self, observation_space: spaces.Space):
+        super().__init__(observation_space, get_flattened_obs_dim(observation_space))
+        self.names = list(observation_space) if isinstance(observation_space, spaces.Dict) else []
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(self.features_dim))
+        self.register_buffer("variance", torch.ones(self.features_dim))
+
+    def forward(self, obs: Observation) -> torch.Tensor:
+        scaled = (self._flatten(obs) - self.mean) * torch.rsqrt(self.variance + 1e-6)
+        return scaled.clamp(-self.CLIP, self.CLIP)
+
+    @torch.no_grad()
+    def update(self, obs: Observation) -> None:
+        """Take more observations into mean and variance (Chan et al. 1979, parallel variance). Shape: (B, ...)."""
+        rows = self._flatten(obs)
+        total = self.count + len(rows)
+        share = (len(rows) / total).float()
+        difference = rows.mean(0) - self.mean
+        spread = rows.var(0, correction=0) - self.variance + difference**2 * (1 - share)
+        self.mean += share * difference
+        self.variance += share * spread
+        self.count.copy_(total)
+
+    def _flatten(self, obs: Observation) -> torch.Tensor:
+        parts = [obs[name] for name in self.names] if self.names else [obs]
+        return torch.cat([part.flatten(1).float() for part in parts], dim=1)
+
+
+class CameraExtractor(BaseFeaturesExtractor):
+    """An encoder of `perception.encoders` that learns with the policy, and the speed.
+
+    Args:
+        observation_space: "camera" uint8 [C, H, W] and "speed" [1].
+        encoder: its name.
+    """
+
+    def __init__(self, observation_space: spaces.Dict, encoder: str):
+        network = encoders.build(encoder, *observation_space["camera"].shape)
+        super().__init__(observation_space, network.features + 1)
+        self.encoder = network
+
+    def forward(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([self.encoder(obs["camera"]), obs["speed"]], dim=1)
+
+
+def policy_kwargs(hidden: list[int], encoder: str | None) -> dict[str, Any]:
+    """`policy_kwargs` for an `ActorCritic`.
+
+    Args:
+        hidden: units of the hidden layers, see `Trunk`.
+        encoder: name of the encoder that learns with the policy; None if observations are vectors.
+    """
+    kwargs = {
+        "net_arch": list(hidden),
+        "activation_fn": nn.ReLU,
+        "features_extractor_class": VectorExtractor,
+        "optimizer_kwargs": {"eps": 1e-5, "fused": True},
+    }
+    if encoder:
+        kwargs |= {"features_extractor_class": CameraExtractor, "features_extractor_kwargs": {"encoder": encoder}}
+    return kwargs
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, each once (a state dict repeats what is shared under every name)."""
+    return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
+@torch.no_grad()
+def load_weights(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Copy `weights` of a module of the same shape into `module`.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    own = weights(module)
+    if different := {name for name in own.keys() | tensors.keys() if _shape(own, name) != _shape(tensors, name)}:
+        raise ValueError(f"different weights: {', '.join(sorted(different)[:3])}")
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
+
+
+def _shape(tensors: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None

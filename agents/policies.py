@@ -1,0 +1,154 @@
+"""Policies that act: what evaluation and viewer drive with, from a name, a run directory or the zoo."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from gymnasium import spaces
+
+import envs
+from agents import checkpoint, features
+from agents.drivers import IDMDriver, RandomDriver
+from agents.networks import ActorCritic, load_weights, policy_kwargs, weights
+from envs.errors import UserError, unknown
+from envs.physics.actions import META_ACTIONS
+from perception import encoders
+
+NAME = "policy.safetensors"
+ZOO = Path(__file__).parent.parent / "zoo"
+Tensors = dict[str, torch.Tensor]
+
+
+class Policy(Protocol):
+    """Something that drives.
+
+    Attributes:
+        name: for reports.
+        env_options: the keyword arguments of `envs.make_vec` without which it cannot drive.
+    """
+
+    name: str
+    env_options: dict[str, Any]
+
+    def act(self, obs: Tensors) -> torch.Tensor:
+        """Actions for the observations of N worlds; the most probable one, except for "random". Shape: (N,) int64."""
+
+    def explain(self, obs: Tensors) -> Tensors | None:
+        """"probabilities" (N, A) and "value" (N,), discounted return to come; None for drivers without them."""
+
+    def reset(self, done: torch.Tensor | None = None) -> None:
+        """Forget what is remembered of worlds: all, or those where `done` (N,) is True."""
+
+
+class TrainedPolicy:
+    """A trained actor-critic with its encoder, if the worlds are seen through one. See `Policy`."""
+
+    def __init__(self, name: str, network: ActorCritic, encoder: torch.nn.Module | None, header: dict[str, Any]):
+        self.name, self.network, self.encoder, self.header = name, network, encoder, header
+        self.env_options: dict[str, Any] = dict(header["env_options"])
+
+    def _log_probabilities(self, obs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            seen = obs if self.encoder is None else features.encode(self.encoder, obs)
+            return self.network.values_and_log_probabilities(seen)
+
+    def act(self, obs: Tensors) -> torch.Tensor:
+        """See `Policy`."""
+        return self._log_probabilities(obs)[1].argmax(1)
+
+    def explain(self, obs: Tensors) -> Tensors:
+        """See `Policy`."""
+        values, log_p = self._log_probabilities(obs)
+        return {"probabilities": log_p.exp(), "value": values.squeeze(1)}
+
+    def reset(self, done: torch.Tensor | None = None) -> None:
+        """It remembers nothing."""
+
+
+def save(path: Path, network: ActorCritic, encoder: torch.nn.Module | None, header: dict[str, Any]) -> None:
+    """Write a policy: all that is needed to drive, and nothing else.
+
+    Args:
+        path: the file.
+        network: its weights.
+        encoder: frozen, in front of the network; None if there is none.
+        header: "scenario", "family", "env_options", "actions" (how many), "observation" (name: shape), "hidden" and
+            "learned_encoder" (see `networks.policy_kwargs`), "encoder" (of the frozen one, if any: {"encoder": name,
+            "in_channels", "height", "width"}). Further entries are for readers.
+
+    Raises:
+        OSError: the file could not be written; the old one is as it was.
+    """
+    tensors = {f"policy.{name}": tensor for name, tensor in weights(network).items()}
+    if encoder is not None:
+        tensors |= {f"encoder.{name}": tensor for name, tensor in weights(encoder).items()}
+    checkpoint.write(path, tensors, {"kind": "policy", **header})
+
+
+def read(path: Path, name: str, device: torch.device | str = "cpu") -> TrainedPolicy:
+    """Read what `save` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or no policy.
+    """
+    tensors, header = checkpoint.read(path)
+    if header.get("kind") != "policy":
+        raise UserError(f"{path} is no policy")
+    encoder = None
+    if card := header["encoder"]:
+        encoder = encoders.build(card["encoder"], card["in_channels"], card["height"], card["width"])
+    kwargs = policy_kwargs(header["hidden"], header["learned_encoder"])
+    network = ActorCritic(_space(header, encoder), spaces.Discrete(header["actions"]), lambda _: 0.0, **kwargs)
+    for module, prefix in ((network, "policy."), (encoder, "encoder.")):
+        if module is not None:
+            load_weights(module, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            module.to(device).eval().requires_grad_(False)
+    return TrainedPolicy(name, network, encoder, header)
+
+
+def _space(header: dict[str, Any], encoder: torch.nn.Module | None) -> spaces.Space:
+    """The observation space that the network was built for."""
+    if encoder is not None:
+        return features.space(encoder)
+    kinds = {"camera": (0, 255, "uint8")}
+    return spaces.Dict(
+        {
+            name: spaces.Box(low, high, tuple(shape), dtype)
+            for name, shape in header["observation"].items()
+            for low, high, dtype in [kinds.get(name, (-float("inf"), float("inf"), "float32"))]
+        }
+    )
+
+
+def zoo() -> list[str]:
+    """The names of the shipped policies, as "zoo/NAME"."""
+    return sorted(f"zoo/{path.parent.name}" for path in ZOO.glob(f"*/{NAME}"))
+
+
+def load(spec: str, scenario: str = "highway", device: torch.device | str = "cpu") -> Policy:
+    """A policy by its specification.
+
+    Args:
+        spec: "random", "idm", "zoo/NAME", or the path of a run directory.
+        scenario: name of the scenario that it is to drive.
+        device: where its observations will be.
+
+    Raises:
+        UserError: nothing of that name, a damaged file, or a policy of a scenario with other actions or observations.
+    """
+    wanted = envs.scenarios.get(scenario)
+    if spec == "random":
+        return RandomDriver(len(META_ACTIONS), device)
+    if spec == "idm":
+        return IDMDriver(device)
+    folder = ZOO / spec.removeprefix("zoo/") if spec.startswith("zoo/") else Path(spec)
+    if not folder.is_dir():
+        raise unknown("policy", spec, ["random", "idm", *zoo(), "the path of a run directory"])
+    if not (folder / NAME).exists():
+        raise UserError(f"no policy in {folder}: {NAME} is missing")
+    policy = read(folder / NAME, spec, device)
+    if policy.header["family"] != wanted.family:
+        raise UserError(
+            f"the policy in {folder} was trained on '{policy.header['scenario']}' and cannot drive '{scenario}'"
+        )
+    return policy

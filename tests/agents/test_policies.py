@@ -1,0 +1,143 @@
+"""Policies by name, from a run directory and from the zoo."""
+
+import dataclasses
+
+import pytest
+import torch
+from gymnasium import spaces
+
+import envs
+from agents import policies
+from agents.features import encode
+from agents.networks import ActorCritic, policy_kwargs
+from envs.errors import UserError
+from perception import encoders
+
+HEADER = {
+    "scenario": "highway",
+    "family": "highway",
+    "env_options": {"observation": "state"},
+    "actions": 5,
+    "observation": {"state": [5, 5]},
+    "hidden": [16, 16],
+    "learned_encoder": None,
+    "encoder": None,
+}
+CAMERA = HEADER | {
+    "env_options": {"observation": "camera", "frames": 2},
+    "observation": {"camera": [6, 32, 48], "speed": [1]},
+}
+
+
+def network(header, space):
+    return ActorCritic(
+        space, spaces.Discrete(5), lambda _: 1e-3, **policy_kwargs(header["hidden"], header["learned_encoder"])
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run directory with an untrained policy for state observations, and its network."""
+    net = network(HEADER, spaces.Dict({"state": spaces.Box(-1, 1, (5, 5))}))
+    net.features_extractor.update({"state": torch.rand(100, 5, 5)})
+    policies.save(tmp_path / policies.NAME, net, None, HEADER)
+    return tmp_path, net
+
+
+def test_a_run_acts_as_its_network(run):
+    folder, net = run
+    policy = policies.load(str(folder), "highway")
+    assert policy.env_options == {"observation": "state"} and policy.name == str(folder)
+    obs = {"state": torch.rand(50, 5, 5)}
+    with torch.no_grad():
+        distribution = net.get_distribution(obs).distribution
+        values = net.predict_values(obs).squeeze(1)
+    explained = policy.explain(obs)
+    torch.testing.assert_close(explained["probabilities"], distribution.probs)
+    torch.testing.assert_close(explained["value"], values)
+    assert torch.equal(policy.act(obs), distribution.probs.argmax(1))
+    policy.reset(torch.ones(50, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_camera_policy_carries_its_encoder(tmp_path, frozen):
+    obs = {"camera": torch.randint(0, 256, (9, 6, 32, 48), dtype=torch.uint8), "speed": torch.rand(9, 1)}
+    encoder = encoders.build("small", 6, 32, 48) if frozen else None
+    if frozen:
+        header = CAMERA | {"encoder": {"encoder": "small", "in_channels": 6, "height": 32, "width": 48}}
+        seen = encode(encoder, obs)
+        space = policies.features.space(encoder)
+    else:
+        header, seen = CAMERA | {"learned_encoder": "small"}, obs
+        space = spaces.Dict({"camera": spaces.Box(0, 255, (6, 32, 48), "uint8"), "speed": spaces.Box(0, 1, (1,))})
+    net = network(header, space)
+    policies.save(tmp_path / policies.NAME, net, encoder, header)
+    policy = policies.load(str(tmp_path), "highway-fast")
+    with torch.no_grad():
+        expected = net.get_distribution(seen).distribution.probs
+    torch.testing.assert_close(policy.explain(obs)["probabilities"], expected)
+
+
+def test_a_policy_drives_the_worlds_that_it_asks_for(run):
+    policy = policies.load(str(run[0]), "highway-fast")
+    worlds = envs.make_vec("highway-fast", num_worlds=3, device="cpu", **policy.env_options)
+    obs, _ = worlds.reset()
+    for _ in range(3):
+        obs, *_ = worlds.step(policy.act(obs))
+    worlds.close()
+
+
+def test_drivers_without_weights():
+    obs = {"state": torch.zeros(4000, 5, 5)}
+    chance = policies.load("random")
+    counts = torch.bincount(chance.act(obs), minlength=5)
+    assert (counts - 800).abs().max() < 120  # 4.7 standard deviations
+    assert chance.explain(obs) is None
+    assert torch.equal(policies.load("random").act(obs), policies.load("random").act(obs))
+    idm = policies.load("idm")
+    assert idm.env_options["ego"] == "idm" and idm.explain(obs) is None
+    assert idm.act(obs).shape == (4000,) and idm.act(obs).dtype == torch.int64
+
+
+def test_the_zoo_is_found_from_anywhere(run, monkeypatch, tmp_path):
+    (tmp_path / "zoo" / "careful").mkdir(parents=True)
+    (run[0] / policies.NAME).rename(tmp_path / "zoo" / "careful" / policies.NAME)
+    monkeypatch.setattr(policies, "ZOO", tmp_path / "zoo")
+    monkeypatch.chdir("/")
+    assert policies.zoo() == ["zoo/careful"]
+    assert policies.load("zoo/careful").name == "zoo/careful"
+    with pytest.raises(UserError, match="did you mean 'zoo/careful'"):
+        policies.load("zoo/carefull")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("randon", "unknown policy 'randon'; did you mean 'random'?"),
+        ("{empty}", "no policy in {empty}: policy.safetensors is missing"),
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path, spec, message):
+    with pytest.raises(UserError) as error:
+        policies.load(spec.format(empty=tmp_path))
+    assert message.format(empty=tmp_path) in str(error.value)
+
+
+def test_an_unknown_scenario_comes_first():
+    with pytest.raises(UserError, match="did you mean 'highway'"):
+        policies.load("random", "higway")
+
+
+def test_a_policy_cut_in_half(run):
+    path = run[0] / policies.NAME
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="damaged"):
+        policies.load(str(run[0]))
+
+
+def test_a_policy_of_another_scenario(run, monkeypatch):
+    town = dataclasses.replace(envs.scenarios.get("highway"), name="town", family="town")
+    monkeypatch.setitem(envs.scenarios.SCENARIOS, "town", town)
+    with pytest.raises(UserError, match="was trained on 'highway' and cannot drive 'town'"):
+        policies.load(str(run[0]), "town")
+    policies.load(str(run[0]), "highway-fast")

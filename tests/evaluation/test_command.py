@@ -1,0 +1,135 @@
+"""The command itself, on the real worlds."""
+
+import errno
+import json
+import sys
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+import envs
+from agents import policies
+from envs.errors import UserError, exit_on_user_error
+from evaluation import __main__ as command
+from evaluation import recorder, replay, video
+from evaluation.results import Setting, evaluate
+
+
+def run(*arguments, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluation", *map(str, arguments)])
+    exit_on_user_error(command.main)
+
+
+def everything(folder) -> dict:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_results_of_both_backends(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(video, "SECONDS", 1.0)
+    monkeypatch.setattr(video, "FREEZE", 0.2)
+    common = "--env", "highway-fast", "--policy", "random", "--device", "cpu", "--keep", 1
+    run(*common, "--episodes", 12, "--baselines", "idm", "--out", tmp_path / "ours", monkeypatch=monkeypatch)
+    printed = capsys.readouterr().out
+    assert "Collision rate" in printed and "random collided in" in printed
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == [
+        "episodes.parquet",
+        "replays",
+        "report.html",
+        "results.json",
+        "videos",
+    ]
+    found = json.loads((tmp_path / "ours/results.json").read_text())
+    random, idm = found["policies"]
+    assert (random["name"], idm["name"]) == ("random", "idm")
+    assert random["summary"]["collision"]["value"] > 0.5 > idm["summary"]["collision"]["value"]
+
+    recording = replay.load(tmp_path / "ours" / random["recordings"][0]["replay"])
+    row = random["episodes"][random["recordings"][0]["episode"]]
+    assert recording.scenario == "highway-fast" and recording.x.shape[1] == 21
+    assert recording.rewards.sum() == pytest.approx(row["episode_return"], rel=1e-5)
+    assert recording.crashed[:, 0].any() == bool(row["collision"])
+    size, frames = describe(tmp_path / "ours" / random["recordings"][0]["video"])
+    fps, scenes = video.moments(recording)
+    assert size == (video.WIDTH, video.HEIGHT) and frames == len(scenes) + round(video.FREEZE * fps)
+
+    back_end = "--backend", "highway-env", "--episodes", 2, "--baselines"
+    run(*common, *back_end, "--out", tmp_path / "theirs", monkeypatch=monkeypatch)
+    found = json.loads((tmp_path / "theirs/results.json").read_text())
+    assert found["backend"] == "highway-env" and len(found["policies"]) == 1
+    assert found["policies"][0]["summary"]["traffic_speed"]["value"] == pytest.approx(20, abs=3)
+
+
+def test_episodes_of_the_real_worlds_do_not_depend_on_the_block(monkeypatch):
+    driver = policies.load("idm", scenario="highway-fast")
+
+    def episodes(block: int) -> dict:
+        monkeypatch.setattr(recorder, "BLOCK", block)
+        setting = Setting("highway-fast", "lanewise", episodes=6, seed=recorder.HELD_OUT_SEED)
+        return evaluate(
+            lambda n: envs.make_vec("highway-fast", n, device="cpu", **driver.env_options), driver, "", setting
+        ).values
+
+    together, apart = episodes(6), episodes(4)
+    for name in together:
+        assert np.array_equal(together[name], apart[name], equal_nan=True), name
+
+
+def describe(path) -> tuple[tuple[int, int], int]:
+    reader = imageio_ffmpeg.read_frames(str(path))
+    size = next(reader)["size"]
+    return size, sum(1 for _ in reader)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--policy", "radnom"], "radnom"),
+        (["--policy", "idm", "--env", "higway"], "did you mean 'highway'"),
+        (["--policy", "idm", "--episodes", "0"], "at least 1"),
+        (["--policy", "idm", "--seed", "-1"], "cannot be negative"),
+        (["--policy", "idm", "--baselines", "nobody"], "nobody"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments, "--out", tmp_path / "out", monkeypatch=monkeypatch)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and message in said[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_replaces_nothing(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    common = ("--policy", "idm", "--baselines", "--env", "highway-fast", "--device", "cpu")
+    arguments = (*common, "--episodes", 1, "--keep", 0, "--out", out)
+    run(*arguments, monkeypatch=monkeypatch)
+    (out / "notes.txt").write_text("mine")
+    before = everything(out)
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "write", full)
+        with pytest.raises(SystemExit) as ended:
+            run(*arguments, monkeypatch=patch)
+    assert ended.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert everything(out) == before and list(tmp_path.iterdir()) == [out]
+
+    run(*arguments, "--seed", 2_000_000, monkeypatch=monkeypatch)
+    after = everything(out)
+    assert after.keys() == before.keys()
+    assert {str(path) for path in after if after[path] == before[path]} == {"notes.txt"}
+
+
+def test_a_video_that_cannot_be_written_is_a_user_error(tmp_path):
+    pictures = (np.zeros((32, 64, 3), np.uint8) for _ in range(3))
+    with pytest.raises(UserError, match="cannot write the video"):
+        video.encode((picture for picture in pictures), 5, tmp_path / "nowhere" / "a.mp4")
+    odd = (np.zeros((33, 64, 3), np.uint8) for _ in range(3))
+    with pytest.raises(UserError, match="ffmpeg says"):
+        video.encode(odd, 5, tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""Training, one command each: `python -m train.ppo`, `python -m train.perception`."""
