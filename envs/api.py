@@ -151,11 +151,12 @@ class VecWorlds:
         self.sim.observe()
         return self._obs
 
-    def render(self, world: int = 0, width: int = 1000, height: int | None = None) -> np.ndarray:
+    def render(self, world: int = 0, width: int = 1000, height: int = 320) -> np.ndarray:
         """The picture that the viewer shows of one world. Shape: (height, width, 3) uint8."""
         from envs.render import Scene, draw_frame
 
-        return draw_frame(Scene.of(self, world), width, height)
+        camera = self._obs["camera"][world, -3:].permute(1, 2, 0).cpu().numpy() if "camera" in self._obs else None
+        return draw_frame(Scene.of(self, world, camera), width, height)
 
     def _everything(self) -> dict[str, torch.Tensor]:
         """The tensors that a batch's future depends on, by name."""

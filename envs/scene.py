@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# A lane as a road's `polylines()` describes it: centre line [P, 2] in m, style of its left line, style of its right line.
-# A style is "solid", "dashed" or "none".
+# A lane as a road's `polylines()` describes it: centre line [P, 2] in m, style of its left line, style of its right
+# line. A style is "solid", "dashed" or "none".
 Lane = tuple[np.ndarray, str, str]
 
 # The ego stands this share of the picture behind its middle, so that more is seen of what it drives towards.
@@ -32,6 +32,8 @@ class Scene:
         time: since the episode began [s].
         camera: what the ego's camera sees, uint8 [h, w, 3], or None.
         caption: a line of text to be shown with the picture.
+        paint: colours of the bodies, RGB from 0 to 255, or None for colours by slot. The ego always has its own.
+            Shape: (V, 3).
     """
 
     x: np.ndarray
@@ -50,6 +52,7 @@ class Scene:
     time: float = 0.0
     camera: np.ndarray | None = None
     caption: str = ""
+    paint: np.ndarray | None = None
 
     @classmethod
     def of(cls, env, world: int = 0, camera: np.ndarray | None = None, caption: str = "") -> "Scene":
@@ -174,4 +177,3 @@ def distance_to_polyline(positions: np.ndarray, points: np.ndarray) -> tuple[np.
     rows = np.arange(len(positions))
     cross = along[nearest, 0] * relative[rows, nearest, 1] - along[nearest, 1] * relative[rows, nearest, 0]
     return distance[rows, nearest], np.where(cross >= 0, 1.0, -1.0)
-

@@ -28,6 +28,7 @@ INDICATOR = (255, 172, 30)
 BRAKING = -0.6  # [m/s2], below which the brake lamps are lit
 CHANGING = 0.6  # [m] from the centre of the target lane, above which the indicator blinks
 BLINK_PERIOD = 0.7  # [s]
+REACH = 1.6  # [m], beyond a vehicle's front and rear, within which its lamps shine and its shadow falls
 _CORNER = np.linspace(0, np.pi / 2, 5)
 
 
@@ -67,8 +68,13 @@ def _trapezoid(rear: float, front: float, rear_width: float, front_width: float)
 
 
 def body_colour(scene: Scene, slot: int) -> tuple[int, int, int]:
-    """The ego has a colour of its own; the others take turns in a few."""
-    return EGO if slot == 0 else TRAFFIC[(slot * 5 + slot // 7) % len(TRAFFIC)]
+    """The ego has a colour of its own; the others have their paint or, without, take turns in a few."""
+    if slot == 0:
+        return EGO
+    if scene.paint is None:
+        return TRAFFIC[(slot * 5 + slot // 7) % len(TRAFFIC)]
+    # A black car would not show on the asphalt.
+    return tuple((40 + 0.85 * scene.paint[slot]).astype(int).tolist())
 
 
 def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, lateral: float) -> None:
@@ -99,8 +105,8 @@ def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, la
         fill(np.array([(x[0], y[0]), (x[0], y[1]), (x[1], y[1]), (x[1], y[0])]), colour)
         if lit:
             glow = _glow(max(2, round(0.9 * view.zoom)), colour)
-            centre = view.to_pixels(world(np.array([1.03 * x[0], y.mean()])))
-            canvas.blit(glow, glow.get_rect(center=np.rint(centre).astype(int).tolist()), special_flags=pygame.BLEND_RGB_ADD)
+            centre = np.rint(view.to_pixels(world(np.array([1.03 * x[0], y.mean()])))).astype(int)
+            canvas.blit(glow, glow.get_rect(center=centre.tolist()), special_flags=pygame.BLEND_RGB_ADD)
 
     shape = _shape(float(length), float(width))
     colour = np.array(body_colour(scene, slot))
@@ -108,7 +114,7 @@ def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, la
         colour = colour * 0.55
     shadow = view.to_grid(world(shape.body) + (0.14, 0.2))
     pygame.draw.polygon(canvas, SHADOW, shadow.tolist())
-    fill(shape.body * 1.0, (colour * 0.78).astype(int).tolist())
+    fill(shape.body, (colour * 0.78).astype(int).tolist())
     fill(shape.body * (0.975, 0.9), colour.astype(int).tolist())
     fill(shape.glass, GLASS)
     fill(shape.roof, np.minimum(colour * 1.06 + 4, 255).astype(int).tolist())

@@ -32,6 +32,7 @@ from agents.checkpoint import Checkpoints, Interrupted
 from agents.features import FeatureWorlds
 from agents.networks import ActorCritic, policy_kwargs
 from agents.ppo import PPO, Diverged
+from agents.shaping import CrashPenalty
 from envs import files
 from envs.errors import UserError, exit_on_user_error, unknown
 from envs.sb3 import SB3VecEnv
@@ -85,6 +86,8 @@ class Args:
     """weight of the value loss"""
     target_kl: float = 0.03
     """an update ends early beyond 1.5 times this KL divergence"""
+    crash_penalty: float = 10.0
+    """taken off the reward of a step in which the ego crashes, while it learns; reported returns are the scenario's"""
     hidden: tuple[int, ...] = (256, 256)
     """units of the hidden layers, which actor and critic share"""
     checkpoint_every: int = 20
@@ -102,6 +105,8 @@ def check(args: Args) -> None:
     for name in ("learning_rate", "clip_range", "target_kl"):
         if not getattr(args, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(args, name)}")
+    if args.crash_penalty < 0:
+        raise UserError(f"--crash-penalty must not be negative, and is {args.crash_penalty}")
     for name in ("gamma", "gae_lambda"):
         if not 0 <= getattr(args, name) <= 1:
             raise UserError(f"--{name.replace('_', '-')} must lie between 0 and 1, not {getattr(args, name)}")
@@ -171,6 +176,8 @@ def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str
             size = shapes["camera"]
             raise UserError(f"the encoder in {args.encoder} is for images of another size than {size}, this camera's")
         worlds = FeatureWorlds(worlds, encoder.to(worlds.device))
+    if args.crash_penalty:
+        worlds = CrashPenalty(worlds, args.crash_penalty)
     header = {
         "algorithm": "PPO",
         "scenario": args.env,

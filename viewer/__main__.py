@@ -1,0 +1,96 @@
+"""Watch a policy drive, drive yourself, or see a recorded episode: `python -m viewer --env highway --policy idm`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pygame
+import tyro
+from rich.progress import track
+
+import envs
+from agents import policies
+from envs import scenarios
+from envs.errors import UserError, exit_on_user_error
+from evaluation import replay
+from evaluation.recorder import HELD_OUT_SEED
+from viewer import recording
+from viewer.session import HOLD, Live, Recording, Session
+from viewer.stage import SIZE, Stage
+from viewer.window import Window
+
+
+@dataclass(frozen=True)
+class Args:
+    """Watch a policy drive, drive yourself, or see a recorded episode again. H in the window shows the keys."""
+
+    env: str = "highway"
+    """Scenario."""
+    policy: str = "idm"
+    """Who drives: a run directory, zoo/NAME, idm, random or human."""
+    seed: int = HELD_OUT_SEED
+    """Seed of the worlds. Training uses none from 1,000,000 on."""
+    backend: Literal["lanewise", "highway-env"] = "lanewise"
+    """What simulates the world: ours, or highway-env itself, filmed by our camera."""
+    replay: Path | None = None
+    """A recorded episode to be shown instead, as evaluation keeps them in replays/."""
+    record: Path | None = None
+    """An mp4 file to be written instead of opening a window."""
+    seconds: float = 20.0
+    """Length of what --record writes; a recorded episode ends earlier if it is shorter."""
+
+
+def main() -> None:
+    args = tyro.cli(Args)
+    if args.seed < 0:
+        raise UserError(f"--seed cannot be negative, and {args.seed} is")
+    if args.record is not None:
+        if args.record.suffix != ".mp4" or not args.record.parent.is_dir():
+            raise UserError(f"--record must be an mp4 file in a directory that exists, not {args.record}")
+        if not args.seconds > 0:
+            raise UserError(f"--seconds must be more than 0, not {args.seconds:g}")
+    stage = Stage(open_session(args))
+    if args.record is None:
+        Window(stage).run()
+        return
+    try:
+        recording.film(pictures(stage, args.seconds), args.record)
+    finally:
+        stage.close()
+    print(args.record)
+
+
+def open_session(args: Args) -> Session:
+    """What the arguments ask for.
+
+    Raises:
+        UserError: an unknown name, a negative number, or a file that is damaged or not there.
+    """
+    if args.replay is not None:
+        return Recording(replay.load(args.replay))
+    scenarios.get(args.env)  # an unknown name ends it here
+    if args.policy == "human":
+        policy, options = None, {"observation": "state"}
+    else:
+        policy = policies.load(args.policy, scenario=args.env, device="cpu")
+        options = policy.env_options
+    if args.backend == "highway-env":
+        worlds = envs.reference.HighwayEnvWorlds(args.env, num_worlds=1, **options)
+    else:
+        worlds = envs.make_vec(args.env, num_worlds=1, device="cpu", **options)
+    return Live(worlds, policy, args.seed)
+
+
+def pictures(stage: Stage, seconds: float) -> Iterator[pygame.Surface]:
+    """The session from its start, as a film."""
+    session = stage.session
+    if session.recorded:
+        seconds = min(seconds, session.last * session.dt + HOLD)
+    for _ in track(range(max(1, round(seconds * recording.FPS))), description="recording"):
+        yield stage.draw(SIZE)
+        session.advance(1 / recording.FPS)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
