@@ -35,7 +35,7 @@ def build(real: type) -> Functions:
     task_functions = highway.build(real, road_functions, act)
     Road, Driver, TargetSpeeds, Task = road_functions.Road, driver_law.Driver, act.TargetSpeeds, task_functions.Task
     meta_kind, plain_kind, ended = META, PLAIN, ENDED
-    zero = real(0.0)
+    look_ahead = real(control.LOOK_AHEAD)
 
     @wp.func
     def begin(world: World, road: Road, speeds: TargetSpeeds, commands: wp.array2d(dtype=wp.float32), w: int):
@@ -52,21 +52,25 @@ def build(real: type) -> Functions:
         if kind == plain_kind or kind == 0 or world.crashed[w, i] != 0:
             return
         target = world.target_lane[w, i]
-        lateral = road_functions.lateral(road, target, world.y[w, i])
+        x = world.x[w, i]
+        y = world.y[w, i]
         speed = world.speed[w, i]
-        world.sin_slip[w, i] = tracking.lane_keeping(lateral, zero, world.heading[w, i], speed)
+        lateral = road_functions.lateral(road, target, x, y)
+        s = road_functions.along(road, target, x, y) + speed * look_ahead
+        ahead = road_functions.heading_at(road, target, s)
+        world.sin_slip[w, i] = tracking.lane_keeping(lateral, ahead, world.heading[w, i], speed)
         if kind == meta_kind:
             world.acceleration[w, i] = tracking.cruise(world.target_speed[w, i], speed)
             return
         lane = world.lane[w, i]
-        braking = driver_law.braking_behind(world, driver, w, i, road_functions.front(world, road, w, i, lane))
+        leader = road_functions.front(world, road, w, i, lane)
+        braking = lane_change.braking_for(world, road, driver, w, i, leader)
         if lane != target:
-            braking = wp.max(
-                braking,
-                driver_law.braking_behind(world, driver, w, i, road_functions.front(world, road, w, i, target)),
-            )
+            leader = road_functions.front(world, road, w, i, target)
+            braking = wp.max(braking, lane_change.braking_for(world, road, driver, w, i, leader))
+        limit = road_functions.speed_limit(road, lane)
         acceleration = driver_law.free_acceleration(
-            driver, speed, world.target_speed[w, i], road.speed_limit, world.exponent[w, i]
+            driver, speed, world.target_speed[w, i], limit, world.exponent[w, i]
         )
         world.acceleration[w, i] = wp.clamp(acceleration - braking, -driver.max_acceleration, driver.max_acceleration)
 
@@ -76,7 +80,9 @@ def build(real: type) -> Functions:
         if world.kind[w, i] != 0:
             world.timer[w, i] = world.timer[w, i] + dt
             motion.integrate(world, w, i, dt)
-            world.lane[w, i] = road_functions.closest_lane(road, world.y[w, i])
+            world.lane[w, i] = road_functions.closest_lane(
+                road, world.x[w, i], world.y[w, i], world.heading[w, i]
+            )
 
     @wp.kernel(module="unique")
     def simulate(
@@ -96,7 +102,7 @@ def build(real: type) -> Functions:
         for _ in range(frames):
             for i in range(world.slots):
                 lane_change.propose(world, road, driver, w, i)
-                lane_change.settle(world, driver, w, i)
+                lane_change.settle(world, road, driver, w, i)
             for i in range(world.slots):
                 command(world, road, driver, w, i)
             for i in range(world.slots):
@@ -117,10 +123,10 @@ def build(real: type) -> Functions:
         lane_change.propose(world, road, driver, w + first_world, i)
 
     @wp.kernel(module="unique")
-    def settle_lanes(world: World, driver: Driver, first_world: int):
+    def settle_lanes(world: World, road: Road, driver: Driver, first_world: int):
         w = wp.tid() + first_world
         for i in range(world.slots):
-            lane_change.settle(world, driver, w, i)
+            lane_change.settle(world, road, driver, w, i)
 
     @wp.kernel(module="unique")
     def command_vehicles(world: World, road: Road, driver: Driver, first_world: int):

@@ -130,7 +130,7 @@ class Simulation:
         begin = [Launch(k.begin_step, (), (world, self.road, self.speeds, commands))]
         frame = [
             Launch(k.propose_lanes, slots, (world, self.road, self.driver)),
-            Launch(k.settle_lanes, (), (world, self.driver)),
+            Launch(k.settle_lanes, (), (world, self.road, self.driver)),
             Launch(k.command_vehicles, slots, (world, self.road, self.driver)),
             Launch(k.move_vehicles, slots, (world, self.road, dt)),
             Launch(k.sort_vehicles, (), (world,)),

@@ -21,7 +21,7 @@ MAX_STEERING = math.pi / 4  # rad at full steering
 def build(real: type, road_functions) -> Functions:
     """`meta(world, road, speeds, w, i, action)` and `continuous(world, w, i, throttle, steering)`."""
     World, Road = world_struct(real), road_functions.Road
-    reachable = road_functions.reachable
+    left_of, right_of, reachable = road_functions.left_of, road_functions.right_of, road_functions.reachable
     half, one = real(0.5), real(1.0)
     max_acceleration, max_steering = real(MAX_ACCELERATION), real(MAX_STEERING)
 
@@ -51,8 +51,9 @@ def build(real: type, road_functions) -> Functions:
             world.speed_index[w, i] = index
             world.target_speed[w, i] = speed_of(speeds, index)
         elif action != 1:
-            lane = wp.clamp(world.target_lane[w, i] + action - 1, 0, road.lanes - 1)
-            if reachable(road, lane, world.x[w, i], world.y[w, i]):
+            target = world.target_lane[w, i]
+            lane = wp.where(action == 0, left_of(road, target), right_of(road, target))
+            if lane >= 0 and reachable(road, lane, world.x[w, i], world.y[w, i]):
                 world.target_lane[w, i] = lane
 
     @wp.func

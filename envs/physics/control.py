@@ -18,6 +18,7 @@ from envs.precision import Functions
 HEADING_GAIN = 5.0  # 1/s, one over highway-env's TAU_HEADING
 LATERAL_GAIN = 1.0 / 0.6  # 1/s, one over TAU_LATERAL
 SPEED_GAIN = 1.0 / 0.6  # 1/s, one over TAU_ACC
+LOOK_AHEAD = 0.1  # s, highway-env's TAU_PURSUIT: the lane's heading is read this far ahead
 MAX_SIN_SLIP = math.sqrt(3.0 / 7.0)
 MAX_HEADING_REFERENCE = math.pi / 4
 HALF_LENGTH = 2.5  # m, from the rear axle to the centre of highway-env's 5 m cars

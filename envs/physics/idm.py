@@ -46,7 +46,7 @@ class DriverModel:
 
 @functools.cache
 def build(real: type) -> Functions:
-    """Struct `Driver` and the law: `desired_gap`, `acceleration` on scalars, `follow` on slots of a world."""
+    """Struct `Driver` and the law on scalars and on pairs of slots."""
     World = world_struct(real)
 
     @wp.struct
@@ -98,11 +98,11 @@ def build(real: type) -> Functions:
         return world.speed[w, i] - world.speed[w, j] * along
 
     @wp.func
-    def braking_behind(world: World, driver: Driver, w: int, i: int, j: int) -> real:
-        """What the law asks of i to brake for j, or 0 where there is no j [m/s2]."""
+    def braking(world: World, driver: Driver, w: int, i: int, j: int, gap: real) -> real:
+        """What the law asks of i to brake for j, `gap` ahead of it, or 0 where there is no j [m/s2]."""
         if j < 0:
             return zero
-        return interaction(driver, world.speed[w, i], approach_rate(world, w, i, j), world.x[w, j] - world.x[w, i])
+        return interaction(driver, world.speed[w, i], approach_rate(world, w, i, j), gap)
 
     return Functions(
         Driver=Driver,
@@ -111,5 +111,5 @@ def build(real: type) -> Functions:
         free_acceleration=free_acceleration,
         interaction=interaction,
         approach_rate=approach_rate,
-        braking_behind=braking_behind,
+        braking=braking,
     )

@@ -12,7 +12,7 @@ import warp as wp
 
 from envs.physics import idm
 from envs.precision import Functions
-from envs.state import IDM, PLAIN, world_struct
+from envs.state import IDM, META, world_struct
 
 MIN_SPEED = 1.0  # m/s, slower than this nobody changes lane
 
@@ -28,8 +28,17 @@ def build(real: type, road_functions) -> Functions:
     law = idm.build(real)
     Driver, Road = law.Driver, road_functions.Road
     front, rear, reachable = road_functions.front, road_functions.rear, road_functions.reachable
+    left_of, right_of, same_road = road_functions.left_of, road_functions.right_of, road_functions.same_road
+    gap, onward, speed_limit = road_functions.gap, road_functions.onward, road_functions.speed_limit
     zero, min_speed = real(0.0), real(MIN_SPEED)
-    idm_kind, plain_kind = IDM, PLAIN
+    idm_kind, meta_kind = IDM, META
+
+    @wp.func
+    def braking_for(world: World, road: Road, driver: Driver, w: int, i: int, j: int) -> real:
+        """What the law asks of i to brake for j, or 0 where there is no j [m/s2]."""
+        if j < 0:
+            return zero
+        return law.braking(world, driver, w, i, j, gap(world, road, w, i, j))
 
     @wp.func
     def wants(world: World, road: Road, driver: Driver, w: int, i: int, lane: int) -> bool:
@@ -38,20 +47,21 @@ def build(real: type, road_functions) -> Functions:
         behind = rear(world, road, w, i, lane)
         followers_gain = real(0.0)
         if behind >= 0:
+            limit = speed_limit(road, world.lane[w, behind])
             free = law.free_acceleration(
-                driver, world.speed[w, behind], world.target_speed[w, behind], road.speed_limit, exponent
+                driver, world.speed[w, behind], world.target_speed[w, behind], limit, exponent
             )
-            braking = law.braking_behind(world, driver, w, behind, i)
-            if free - braking < -driver.max_imposed_braking:
+            imposed = braking_for(world, road, driver, w, behind, i)
+            if free - imposed < -driver.max_imposed_braking:
                 return False
-            followers_gain = law.braking_behind(world, driver, w, behind, ahead) - braking
+            followers_gain = braking_for(world, road, driver, w, behind, ahead) - imposed
         old_ahead = front(world, road, w, i, world.lane[w, i])
-        gain = law.braking_behind(world, driver, w, i, old_ahead) - law.braking_behind(world, driver, w, i, ahead)
+        gain = braking_for(world, road, driver, w, i, old_ahead) - braking_for(world, road, driver, w, i, ahead)
         if driver.politeness != zero:
             old_behind = rear(world, road, w, i, world.lane[w, i])
             if old_behind >= 0:
-                followers_gain += law.braking_behind(world, driver, w, old_behind, i) - law.braking_behind(
-                    world, driver, w, old_behind, old_ahead
+                followers_gain += braking_for(world, road, driver, w, old_behind, i) - braking_for(
+                    world, road, driver, w, old_behind, old_ahead
                 )
             gain += driver.politeness * followers_gain
         return gain >= driver.min_gain
@@ -60,39 +70,45 @@ def build(real: type, road_functions) -> Functions:
     def propose(world: World, road: Road, driver: Driver, w: int, i: int):
         lane = world.lane[w, i]
         target = world.target_lane[w, i]
-        if world.kind[w, i] == idm_kind and world.crashed[w, i] == 0 and lane == target:
+        kind = world.kind[w, i]
+        if kind == meta_kind or (kind == idm_kind and world.crashed[w, i] == 0):
+            target = onward(world, road, w, i)
+        if kind == idm_kind and world.crashed[w, i] == 0 and lane == target:
             if world.timer[w, i] > driver.decision_delay:
                 world.timer[w, i] = zero
                 if wp.abs(world.speed[w, i]) >= min_speed:
                     x = world.x[w, i]
                     y = world.y[w, i]
                     # Left is weighed first; right, where it is wanted too, overrules it.
-                    if lane > 0 and reachable(road, lane - 1, x, y):
-                        if wants(world, road, driver, w, i, lane - 1):
-                            target = lane - 1
-                    if lane < road.lanes - 1 and reachable(road, lane + 1, x, y):
-                        if wants(world, road, driver, w, i, lane + 1):
-                            target = lane + 1
+                    left = left_of(road, lane)
+                    if left >= 0 and reachable(road, left, x, y):
+                        if wants(world, road, driver, w, i, left):
+                            target = left
+                    right = right_of(road, lane)
+                    if right >= 0 and reachable(road, right, x, y):
+                        if wants(world, road, driver, w, i, right):
+                            target = right
         world.proposed_lane[w, i] = target
 
     @wp.func
-    def settle(world: World, driver: Driver, w: int, i: int):
+    def settle(world: World, road: Road, driver: Driver, w: int, i: int):
         target = world.proposed_lane[w, i]
         lane = world.lane[w, i]
-        if world.kind[w, i] == idm_kind and world.crashed[w, i] == 0 and lane != world.target_lane[w, i]:
+        # A change under way is one that was so before this frame's proposal.
+        changing = lane != target and lane != world.target_lane[w, i]
+        if world.kind[w, i] == idm_kind and world.crashed[w, i] == 0 and changing and same_road(road, lane, target):
             for j in range(world.slots):
                 if (
                     j != i
                     and world.target_lane[w, j] == target
                     and world.lane[w, j] != target
-                    and world.kind[w, j] != 0
-                    and world.kind[w, j] != plain_kind
+                    and (world.kind[w, j] == idm_kind or world.kind[w, j] == meta_kind)
                 ):
-                    gap = world.x[w, j] - world.x[w, i]
+                    distance = gap(world, road, w, i, j)
                     approach = law.approach_rate(world, w, i, j)
-                    if gap > zero and gap < law.desired_gap(driver, world.speed[w, i], approach):
+                    if distance > zero and distance < law.desired_gap(driver, world.speed[w, i], approach):
                         target = lane
                         break
         world.target_lane[w, i] = target
 
-    return Functions(propose=propose, settle=settle)
+    return Functions(propose=propose, settle=settle, braking_for=braking_for)

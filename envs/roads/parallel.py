@@ -68,12 +68,23 @@ class ParallelRoad:
 
 @functools.cache
 def build(real: type) -> Functions:
-    """Warp functions of a parallel road.
+    """Struct `Road` and the Warp functions that every road module offers; lanes are numbers, distances in m.
 
-    Struct `Road`: lanes, lane_width, length, speed_limit.
-    `closest_lane(road, x, y)`, `lateral(road, lane, y)`, `on_lane(road, lane, x, y, margin)`,
-    `reachable(road, lane, x, y)`, `sort(world, w)`, `front(world, road, w, i, lane)`, `rear(world, road, w, i, lane)`:
-    the last two return a slot or -1.
+    closest_lane(road, x, y, heading)       the lane that a vehicle is on
+    along(road, lane, x, y)                 longitudinal coordinate of a point
+    lateral(road, lane, x, y)               distance to the right of the centre line
+    heading_at(road, lane, s)               direction of the centre line
+    on_lane(road, lane, x, y, margin)       whether a point lies on the lane, `margin` beyond its edges included
+    reachable(road, lane, x, y)             whether a lane change there may begin
+    left_of, right_of(road, lane)           the lane beside, or -1
+    place_on_road(road, lane)               how many lanes of the same road lie to its left
+    lanes_of_road(road, lane)               how many lanes the road has
+    same_road(road, a, b)                   whether two lanes are of one road
+    speed_limit(road, lane)                 m/s
+    gap(world, road, w, i, j)               distance from i to j along i's lane, centre to centre
+    onward(world, road, w, i)               the lane to steer to, after the end of the present one where that is passed
+    sort(world, w)                          slots along the road, where that is what neighbours are found by
+    front, rear(world, road, w, i, lane)    the slot ahead of and behind i on a lane, or -1
     """
     World = world_struct(real)
 
@@ -88,13 +99,53 @@ def build(real: type) -> Functions:
     half, two, zero = real(0.5), real(2.0), real(0.0)
 
     @wp.func
-    def closest_lane(road: Road, y: real) -> int:
-        # The first of two equally close lanes, as an argmin takes it: a vehicle on the line belongs to the left lane.
+    def closest_lane(road: Road, x: real, y: real, heading: real) -> int:
+        # All lanes have one heading, so the nearest centre line decides. The first of two equally close lanes, as an argmin takes it: a vehicle on the line belongs to the left lane.
         return wp.clamp(int(wp.ceil(y / road.lane_width - half)), 0, road.lanes - 1)
 
     @wp.func
-    def lateral(road: Road, lane: int, y: real) -> real:
+    def along(road: Road, lane: int, x: real, y: real) -> real:
+        return x
+
+    @wp.func
+    def lateral(road: Road, lane: int, x: real, y: real) -> real:
         return y - real(lane) * road.lane_width
+
+    @wp.func
+    def heading_at(road: Road, lane: int, s: real) -> real:
+        return zero
+
+    @wp.func
+    def left_of(road: Road, lane: int) -> int:
+        return lane - 1
+
+    @wp.func
+    def right_of(road: Road, lane: int) -> int:
+        return wp.where(lane < road.lanes - 1, lane + 1, -1)
+
+    @wp.func
+    def place_on_road(road: Road, lane: int) -> int:
+        return lane
+
+    @wp.func
+    def lanes_of_road(road: Road, lane: int) -> int:
+        return road.lanes
+
+    @wp.func
+    def same_road(road: Road, a: int, b: int) -> bool:
+        return True
+
+    @wp.func
+    def speed_limit(road: Road, lane: int) -> real:
+        return road.speed_limit
+
+    @wp.func
+    def gap(world: World, road: Road, w: int, i: int, j: int) -> real:
+        return world.x[w, j] - world.x[w, i]
+
+    @wp.func
+    def onward(world: World, road: Road, w: int, i: int) -> int:
+        return world.target_lane[w, i]
 
     @wp.func
     def within_ends(road: Road, x: real, before: real) -> bool:
@@ -102,11 +153,11 @@ def build(real: type) -> Functions:
 
     @wp.func
     def on_lane(road: Road, lane: int, x: real, y: real, margin: real) -> bool:
-        return wp.abs(lateral(road, lane, y)) <= road.lane_width * half + margin and within_ends(road, x, end_margin)
+        return wp.abs(lateral(road, lane, x, y)) <= road.lane_width * half + margin and within_ends(road, x, end_margin)
 
     @wp.func
     def reachable(road: Road, lane: int, x: real, y: real) -> bool:
-        return wp.abs(lateral(road, lane, y)) <= two * road.lane_width and within_ends(road, x, zero)
+        return wp.abs(lateral(road, lane, x, y)) <= two * road.lane_width and within_ends(road, x, zero)
 
     @wp.func
     def sort(world: World, w: int):
@@ -166,7 +217,17 @@ def build(real: type) -> Functions:
     return Functions(
         Road=Road,
         closest_lane=closest_lane,
+        along=along,
         lateral=lateral,
+        heading_at=heading_at,
+        left_of=left_of,
+        right_of=right_of,
+        place_on_road=place_on_road,
+        lanes_of_road=lanes_of_road,
+        same_road=same_road,
+        speed_limit=speed_limit,
+        gap=gap,
+        onward=onward,
         on_lane=on_lane,
         reachable=reachable,
         sort=sort,
