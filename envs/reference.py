@@ -39,6 +39,7 @@ def scenario_of(env: gymnasium.Env) -> Scenario:
         raise UserError(f"{len(env.controlled_vehicles)} controlled vehicles cannot be imported: exactly one can")
     if not config["normalize_reward"] or config["lane_change_reward"] or config["offroad_terminal"]:
         raise UserError("normalize_reward must be True, lane_change_reward 0 and offroad_terminal False to be imported")
+    refuse_other_egos(env)
     drivers = [vehicle for vehicle in vehicles if isinstance(vehicle, IDMVehicle)]
     unlike = {type(vehicle).__name__ for vehicle in vehicles[1:] if type(vehicle) is not IDMVehicle}
     if unlike:
@@ -78,6 +79,29 @@ def scenario_of(env: gymnasium.Env) -> Scenario:
         target_speeds=(float(speeds[0]), float(speeds[-1]), len(speeds)),
         driver=model,
     )
+
+
+def refuse_other_egos(env: gymnasium.Env) -> None:
+    """Raise for an ego, or a meaning of its actions, that would be simulated differently.
+
+    Raises:
+        UserError: names what differs.
+    """
+    from highway_env.vehicle.behavior import IDMVehicle
+    from highway_env.vehicle.controller import MDPVehicle
+    from highway_env.vehicle.kinematics import Vehicle
+
+    if type(env.vehicle) not in (Vehicle, MDPVehicle, IDMVehicle):
+        raise UserError(f"an ego of class {type(env.vehicle).__name__} cannot be imported")
+    action = env.config["action"]
+    if action["type"] not in ("DiscreteMetaAction", "ContinuousAction"):
+        raise unknown("action type to import", action["type"], ("DiscreteMetaAction", "ContinuousAction"))
+    defaults = {"type": action["type"], "longitudinal": True, "lateral": True, "dynamical": False, "clip": True}
+    for name, value in action.items():
+        if name != "target_speeds" and defaults.get(name) != value:
+            raise UserError(f"actions with {name} {value} cannot be imported: it must be left at its default")
+    if not np.allclose(np.diff(getattr(env.vehicle, "target_speeds", (0.0, 1.0)), n=2), 0.0):
+        raise UserError(f"target_speeds must be evenly spaced to be imported, not {action['target_speeds']}")
 
 
 def kind_of(vehicle) -> int:

@@ -179,7 +179,8 @@ def build(real: type, channels: tuple[str, ...]) -> Functions:
                     colour = pixel.colour
                     if t > shaded_from and t < shaded_to:
                         colour = colour * f(0.5)
-                    put(images, ray, row, colour + (palette.sky - colour) * facts[1], t, pixel.label, grain)
+                    colour = colour + (palette.sky - colour) * facts[1]
+                    put(images, ray, row, colour, wp.min(t, sight), pixel.label, grain)
                 else:
                     put(images, ray, row, wp.vec3f(facts[1], facts[2], facts[3]), sight, sky_class, grain)
                 row = row - 1

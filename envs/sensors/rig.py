@@ -102,7 +102,7 @@ class Rig:
 SURROUND = Rig(
     "surround",
     (
-        Camera("pinhole", 96, 40, 60.0, horizon=12.0, forward=1.0, elevation=1.4),
+        Camera("pinhole", 96, 40, 58.0, horizon=12.0, forward=1.0, elevation=1.4),
         Camera("cylindrical", 96, 24, 360.0, horizon=4.0, forward=0.0, elevation=1.9, rows_per_slope=22.0),
     ),
 )

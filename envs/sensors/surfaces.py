@@ -111,11 +111,13 @@ def build(real: type) -> Functions:
         steep_x = wp.abs(footing.along_x)
         steep_y = wp.abs(footing.along_y)
         i = level_of(steep_x * row[2] + steep_y * row[3], terrain.levels_x - 1)
-        j = level_of(steep_y * row[2] + steep_x * row[3], terrain.levels_y - 1)
+        extent = wp.max(steep_y * row[2] + steep_x * row[3], f(1.0))
+        j = level_of(extent, terrain.levels_y - 1)
         size_x = terrain.size_x >> i
         size_y = terrain.size_y >> j
         # Linear between rows across the road: markings keep their place, whatever the level.
-        v = (footing.y + footing.along_y * row[0]) * wp.cast((127 - j) << 23, wp.float32) - f(0.5)
+        across = footing.y + footing.along_y * row[0]
+        v = across * wp.cast((127 - j) << 23, wp.float32) - f(0.5)
         v = wp.clamp(v, f(0.0), f(size_y) - f(1.001))
         ty = int(v)
         share = v - f(ty)
@@ -123,7 +125,10 @@ def build(real: type) -> Functions:
         texel = tx * 2 * terrain.size_y + 2 * terrain.size_y - 2 * size_y + ty
         here = terrain.texels[texel]
         there = terrain.texels[texel + 1]
-        road = here[0] + (there[0] - here[0]) * share
+        # What a footprint covers beyond the texture is terrain.
+        reach = f(0.5) * extent
+        inside = wp.min(across + reach, f(terrain.size_y)) - wp.max(across - reach, f(0.0))
+        road = (here[0] + (there[0] - here[0]) * share) * wp.clamp(inside / extent, f(0.0), f(1.0))
         painted = here[1] + (there[1] - here[1]) * share
         pixel = Pixel()
         white = wp.vec3f(palette.marking, palette.marking, palette.marking)

@@ -85,9 +85,8 @@ def straight_then_curve():
 
 
 def two_lanes():
-    return [
-        (start, end, StraightLane([x, y], [x + 50, y])) for start, end, x in (("a", "b", 0), ("b", "c", 50)) for y in (0, 4)
-    ]
+    segments = (("a", "b", 0), ("b", "c", 50))
+    return [(start, end, StraightLane([x, y], [x + 50, y])) for start, end, x in segments for y in (0, 4)]
 
 
 AB, BC, CD = ("a", "b", 0), ("b", "c", 0), ("c", "d", 0)
