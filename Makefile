@@ -1,5 +1,6 @@
 # Everything from a machine with Python >= 3.11, git and make:
-#   make train         install, train a camera-driven highway policy, evaluate it here and in highway-env
+#   make train         install, train a camera-driven highway policy (or go on with one that was interrupted),
+#                      evaluate it here and in highway-env
 #   make test          install, run the tests
 # and, for those who work on it:
 #   make install       create .venv with the versions in constraints.txt (the others do this by themselves)
@@ -21,9 +22,9 @@ python_has_venv = $(shell $(PYTHON) -c 'import ensurepip, venv; print("yes")' 2>
 .PHONY: train test install lint constraints clean
 
 train: $(INSTALLED)
-	$(BIN)/python -m train.ppo --env highway --out $(RUN)
+	$(BIN)/python -m train.ppo $(if $(wildcard $(RUN)/config.json),--resume $(RUN),--env highway --out $(RUN))
 	$(BIN)/python -m evaluation --env highway --policy $(RUN) --out $(RUN)/evaluation
-	$(BIN)/python -m evaluation --env highway-fast --backend highway-env --policy $(RUN) --out $(RUN)/evaluation-highway-env
+	$(BIN)/python -m evaluation --env highway-fast --backend highway-env --policy $(RUN) --episodes 100 --out $(RUN)/evaluation-highway-env
 	@echo "Watch it drive: $(BIN)/python -m viewer --env highway --policy $(RUN)"
 
 test: $(INSTALLED)

@@ -54,7 +54,7 @@ class Args:
     """what the driver sees: "camera" (images and its own speed) or "state" (where the nearest vehicles are)"""
     encoder: str = "zoo/highway-small"
     """folder of a frozen encoder, or "none": one learns with the policy, from pixels; unused without a camera"""
-    total_steps: int = 2_000_000
+    total_steps: int = 1_400_000
     """policy steps, over all worlds"""
     num_worlds: int = 256
     """worlds at once"""
@@ -74,19 +74,19 @@ class Args:
     """passes over a rollout"""
     learning_rate: float = 2e-3
     """at the start; it falls linearly to 0"""
-    gamma: float = 0.93
+    gamma: float = 0.97
     """discount of one policy step"""
     gae_lambda: float = 0.95
     """lambda of the advantages"""
     clip_range: float = 0.2
     """how far the probability ratio may move"""
-    entropy: float = 0.01
+    entropy: float = 0.005
     """weight of the entropy bonus"""
     value: float = 0.1
     """weight of the value loss"""
     target_kl: float = 0.03
     """an update ends early beyond 1.5 times this KL divergence"""
-    crash_penalty: float = 10.0
+    crash_penalty: float = 30.0
     """taken off the reward of a step in which the ego crashes, while it learns; reported returns are the scenario's"""
     hidden: tuple[int, ...] = (256, 256)
     """units of the hidden layers, which actor and critic share"""
