@@ -125,11 +125,16 @@ class VecWorlds:
 
         Raises:
             RuntimeError: called before `reset`.
+            ValueError: a meta-action that does not exist.
         """
         if not self._started:
             raise RuntimeError("call reset before step")
         commands = self.sim.commands
         if actions.dim() == 1:
+            # On a GPU looking would wait for the device; there, what is no action is taken for the nearest one.
+            if self.device.type == "cpu" and not bool(((actions >= 0) & (actions < len(META_ACTIONS))).all()):
+                raise ValueError(f"meta-actions are 0 to {len(META_ACTIONS) - 1}, not {actions.min()} to {actions.max()}")
+            actions = actions.clamp(0, len(META_ACTIONS) - 1)
             commands[:, 0].copy_(actions)
         else:
             commands.copy_(actions)

@@ -82,11 +82,11 @@ class Args:
     """how far the probability ratio may move"""
     entropy: float = 0.005
     """weight of the entropy bonus"""
-    value: float = 0.1
-    """weight of the value loss"""
+    value: float = 0.002
+    """weight of the value loss; small, as the penalty makes values large and the trunk is shared"""
     target_kl: float = 0.03
     """an update ends early beyond 1.5 times this KL divergence"""
-    crash_penalty: float = 30.0
+    crash_penalty: float = 60.0
     """taken off the reward of a step in which the ego crashes, while it learns; reported returns are the scenario's"""
     hidden: tuple[int, ...] = (256, 256)
     """units of the hidden layers, which actor and critic share"""
