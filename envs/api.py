@@ -133,7 +133,8 @@ class VecWorlds:
         if actions.dim() == 1:
             # On a GPU looking would wait for the device; there, what is no action is taken for the nearest one.
             if self.device.type == "cpu" and not bool(((actions >= 0) & (actions < len(META_ACTIONS))).all()):
-                raise ValueError(f"meta-actions are 0 to {len(META_ACTIONS) - 1}, not {actions.min()} to {actions.max()}")
+                low, high = int(actions.min()), int(actions.max())
+                raise ValueError(f"meta-actions are 0 to {len(META_ACTIONS) - 1}, not {low} to {high}")
             actions = actions.clamp(0, len(META_ACTIONS) - 1)
             commands[:, 0].copy_(actions)
         else:

@@ -100,7 +100,8 @@ def build(real: type) -> Functions:
 
     @wp.func
     def closest_lane(road: Road, x: real, y: real, heading: real) -> int:
-        # All lanes have one heading, so the nearest centre line decides. The first of two equally close lanes, as an argmin takes it: a vehicle on the line belongs to the left lane.
+        # All lanes have one heading, so the nearest centre line decides. The first of two equally close lanes, as an
+        # argmin takes it: a vehicle on the line belongs to the left lane.
         return wp.clamp(int(wp.ceil(y / road.lane_width - half)), 0, road.lanes - 1)
 
     @wp.func
