@@ -54,12 +54,12 @@ def command(*arguments) -> subprocess.Popen:
     )
 
 
-def small_command(run: Path) -> subprocess.Popen:
-    """The command for a run of `SMALL` in another process."""
+def small_command(run: Path, small: ppo.Args = SMALL) -> subprocess.Popen:
+    """The command for a run of `small` in another process."""
     changed = {
-        field.name: getattr(SMALL, field.name)
+        field.name: getattr(small, field.name)
         for field in dataclasses.fields(SMALL)
-        if getattr(SMALL, field.name) != field.default
+        if getattr(small, field.name) != field.default
     }
     arguments = [[f"--{name.replace('_', '-')}", *(v if isinstance(v, tuple) else [v])] for name, v in changed.items()]
     return command(*sum(arguments, []), "--out", run)
@@ -115,6 +115,19 @@ def test_killed_it_goes_on_to_the_same_weights(whole, tmp_path, rollouts):
     process.wait()
     ppo.train(ppo.Args(resume=run))
     assert_same_run(whole, run)
+
+
+def test_killed_before_its_camera_it_goes_on_to_the_same_weights(tmp_path):
+    """The stacked frames, the appearance of the worlds and the frozen encoder are part of the state too."""
+    small = dataclasses.replace(SMALL, observation="camera", total_steps=768)
+    undisturbed = ppo.train(dataclasses.replace(small, out=tmp_path / "whole"))
+    run = tmp_path / "killed"
+    process = small_command(run, small)
+    wait_for(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) >= 7, process)
+    process.kill()
+    process.wait()
+    ppo.train(ppo.Args(resume=run))
+    assert_same_run(undisturbed, run)
 
 
 def test_sigterm_saves_and_says_how_to_go_on(whole, tmp_path):
