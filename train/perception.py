@@ -48,7 +48,7 @@ class Args:
     """Scenario to film."""
     encoder: str = "small"
     """Architecture."""
-    total_frames: int = 600_000
+    total_frames: int = 500_000
     """Camera images to collect; each is learnt from twice."""
     minutes: float | None = None
     """Train for this long instead of for total_frames; then no two runs are equal."""

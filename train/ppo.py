@@ -36,6 +36,7 @@ from agents.shaping import CrashPenalty
 from envs import files
 from envs.errors import UserError, exit_on_user_error, unknown
 from envs.sb3 import SB3VecEnv
+from envs.sensors.rig import SURROUND
 from perception import encoders
 from train.progress import MetricsFile, Progress, TensorBoard
 
@@ -151,7 +152,7 @@ def frozen_encoder(args: Args, card: dict[str, Any] | None) -> tuple[nn.Module, 
     if args.encoder.startswith("zoo/") and not folder.exists():
         folder = policies.ZOO / args.encoder.removeprefix("zoo/")
     card = encoders.read_card(folder)
-    return encoders.load(folder), {key: card[key] for key in ("encoder", "in_channels", "height", "width")}
+    return encoders.load(folder, rig=SURROUND), {key: card[key] for key in ("encoder", "in_channels", "height", "width")}
 
 
 def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str, Any]]:

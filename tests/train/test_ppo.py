@@ -16,6 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import checkpoint, policies
 from envs.errors import UserError
+from envs.sensors.rig import FRONT, SURROUND
+from perception import encoders
 from train import ppo
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +169,15 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, changes, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_encoder_for_other_cameras_is_refused(tmp_path):
+    card = {"encoder": "small", "rig": encoders.describe(FRONT)}
+    encoders.save(encoders.build("small", 6, 64, 96), tmp_path / "encoder", card)
+    other = dataclasses.replace(SMALL, observation="camera", encoder=str(tmp_path / "encoder"), out=tmp_path / "run")
+    with pytest.raises(UserError, match="rig 'front'"):
+        ppo.train(other)
+    assert not other.out.exists()
+
+
 def test_bad_input_ends_the_command_with_2():
     process = command("--num-worlds", "-4")
     _, error = process.communicate(timeout=60)
@@ -195,10 +206,10 @@ def test_a_checkpoint_cut_in_half_is_refused_and_kept(whole, tmp_path):
 
 def test_pixels_end_to_end_and_through_a_frozen_encoder(tmp_path):
     """A few rollouts from the camera, either way, end in a policy that drives."""
-    from perception import encoders
 
     folder = tmp_path / "encoder"
-    encoders.save(encoders.build("small", 6, 64, 96), folder, {"encoder": "small"})
+    card = {"encoder": "small", "rig": encoders.describe(SURROUND)}
+    encoders.save(encoders.build("small", 6, 64, 96), folder, card)
     for encoder in (str(folder), "none"):
         settings = {"observation": "camera", "encoder": encoder, "total_steps": 128, "num_worlds": 4}
         run = ppo.train(dataclasses.replace(SMALL, **settings, out=tmp_path / f"from-{Path(encoder).name}"))
