@@ -162,7 +162,7 @@ def _draw_text_with_edge(surface: pygame.Surface, text: str, at: tuple[int, int]
 def _draw_vehicles(picture: pygame.Surface, view: View, scene: Scene) -> None:
     """Draw the vehicles, each on an enlarged cutting of the picture, which leaves the rest of it as it is."""
     near = np.hypot(scene.x - view.x, scene.y - view.y) < view.radius + scene.length
-    lateral = scene.lane_offset(scene.target_lane)
+    turn = np.sign(scene.target_lane - scene.lane)  # lanes are numbered from left to right
     for slot in reversed(np.flatnonzero(scene.present & near)):  # the ego last, on top
         half = int((REACH + scene.length[slot] / 2) * view.zoom) + 1
         x, y = np.rint(view.to_pixels((scene.x[slot], scene.y[slot]))).astype(int).tolist()
@@ -172,5 +172,5 @@ def _draw_vehicles(picture: pygame.Surface, view: View, scene: Scene) -> None:
             centre = view.to_metres((box.left + box.width / 2, box.top + box.height / 2))
             fine = View(float(centre[0]), float(centre[1]), view.zoom, *box.size).times(SUPERSAMPLE)
             canvas = pygame.transform.scale_by(part, SUPERSAMPLE)
-            draw_vehicle(canvas, fine, scene, slot, lateral[slot])
+            draw_vehicle(canvas, fine, scene, slot, turn[slot])
             pygame.transform.smoothscale(canvas, box.size, part)

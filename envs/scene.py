@@ -82,20 +82,6 @@ class Scene:
             caption=caption,
         )
 
-    def lane_offset(self, of: np.ndarray) -> np.ndarray:
-        """Signed distance of each vehicle from the centre line of a lane, positive to the right of the lane [m].
-
-        Args:
-            of: index of a lane for each vehicle. Shape: (V,). Indices that are not in `lanes` give 0.
-        """
-        offsets = np.zeros(len(self.x))
-        positions = np.stack([self.x, self.y], axis=-1)
-        for index in np.unique(of[(of >= 0) & (of < len(self.lanes))]):
-            points, here = self.lanes[index][0], of == index
-            distance, side = distance_to_polyline(positions[here], points)
-            offsets[here] = distance * side
-        return offsets
-
 
 @dataclass(frozen=True)
 class View:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pygame
 
+from envs.roads.ground import DASH, LINE_WIDTH, PERIOD, SHOULDER
 from envs.scene import Lane, Scene, View, distance_to_polyline
 
 SUPERSAMPLE = 2
@@ -18,9 +19,6 @@ ASPHALT = (66, 69, 75)
 WHEEL_TRACK = (62, 65, 71)
 MARKING = (226, 228, 226)
 
-SHOULDER = 1.2  # [m], paved, outside the outer lines
-MARKING_WIDTH = 0.18  # [m]
-DASH, DASH_PERIOD = 3.0, 8.0  # [m], highway-env's stripes
 TILE = 48.0  # side of the repeating patch of grass [m]
 TREE_CELL = 13.0  # at most one tree in a square of this side [m]
 
@@ -144,7 +142,7 @@ def _draw_markings(canvas: pygame.Surface, view: View, lane: Lane, half: float) 
     points, left, right = lane
     for style, side in ((left, -half), (right, half)):
         if style != "none":
-            edges = side - MARKING_WIDTH / 2, side + MARKING_WIDTH / 2
+            edges = side - LINE_WIDTH / 2, side + LINE_WIDTH / 2
             _draw_band(canvas, view, points, *edges, MARKING, dashed=style == "dashed")
 
 
@@ -186,11 +184,11 @@ def _visible_pieces(points: np.ndarray, view: View, dashed: bool) -> tuple[np.nd
     if dashed:
         # Dashes are counted from the polyline's start, so that they stay in place while the view moves.
         before = np.concatenate([[0.0], np.cumsum(length)])[segment]
-        from_dash = ((before + first) // DASH_PERIOD).astype(int)
-        count = ((before + last) // DASH_PERIOD).astype(int) - from_dash + 1
+        from_dash = ((before + first) // PERIOD).astype(int)
+        count = ((before + last) // PERIOD).astype(int) - from_dash + 1
         owner = np.repeat(np.arange(len(segment)), count)
         dash = from_dash[owner] + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        start = dash * DASH_PERIOD - before[owner]
+        start = dash * PERIOD - before[owner]
         first, last = np.maximum(start, first[owner]), np.minimum(start + DASH, last[owner])
         segment = segment[owner]
         shows = last > first

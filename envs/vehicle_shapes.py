@@ -7,6 +7,7 @@ import numpy as np
 import pygame
 
 from envs.scene import Scene, View
+from envs.sensors.columns import BRAKING
 
 EGO = (32, 190, 240)
 CRASH = (255, 66, 54)
@@ -25,8 +26,6 @@ HEADLAMP = (255, 246, 214)
 TAIL_LAMP, BRAKE_LAMP = (120, 26, 26), (255, 40, 30)
 INDICATOR = (255, 172, 30)
 
-BRAKING = -0.6  # [m/s2], below which the brake lamps are lit
-CHANGING = 0.6  # [m] from the centre of the target lane, above which the indicator blinks
 BLINK_PERIOD = 0.7  # [s]
 REACH = 1.6  # [m], beyond a vehicle's front and rear, within which its lamps shine and its shadow falls
 _CORNER = np.linspace(0, np.pi / 2, 5)
@@ -77,7 +76,7 @@ def body_colour(scene: Scene, slot: int) -> tuple[int, int, int]:
     return tuple((40 + 0.85 * scene.paint[slot]).astype(int).tolist())
 
 
-def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, lateral: float) -> None:
+def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, turn: int) -> None:
     """Draw one vehicle.
 
     Args:
@@ -85,7 +84,7 @@ def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, la
         view: where the canvas looks.
         scene: holds the vehicle.
         slot: which vehicle.
-        lateral: its distance from the centre of its target lane, positive to the right [m].
+        turn: -1 or 1 where it changes to the lane on the left or right, else 0.
     """
     cosine, sine = np.cos(scene.heading[slot]), np.sin(scene.heading[slot])
     place = np.array([scene.x[slot], scene.y[slot]])
@@ -124,8 +123,7 @@ def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, la
     for side in (-1, 1):
         lamp(True, side, HEADLAMP, lit=False)
         lamp(False, side, BRAKE_LAMP if braking else TAIL_LAMP, lit=braking)
-        # A vehicle to the right of its target lane's centre is on its way to the left.
-        if blink and (crashed or -side * lateral > CHANGING):
+        if blink and (crashed or side == turn):
             lamp(True, side, INDICATOR, lit=True, inner=0.72, outer=1.0)
             lamp(False, side, INDICATOR, lit=True, inner=0.72, outer=1.0)
     if crashed:

@@ -152,7 +152,8 @@ def frozen_encoder(args: Args, card: dict[str, Any] | None) -> tuple[nn.Module, 
     if args.encoder.startswith("zoo/") and not folder.exists():
         folder = policies.ZOO / args.encoder.removeprefix("zoo/")
     card = encoders.read_card(folder)
-    return encoders.load(folder, rig=SURROUND), {key: card[key] for key in ("encoder", "in_channels", "height", "width")}
+    kept = {key: card[key] for key in ("encoder", "in_channels", "height", "width")}
+    return encoders.load(folder, rig=SURROUND), kept
 
 
 def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str, Any]]:

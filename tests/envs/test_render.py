@@ -76,8 +76,8 @@ def test_an_absent_vehicle_is_not_drawn():
 @pytest.mark.parametrize("x", [50.0, 123.0, 800.3])
 def test_dashes_stay_on_the_ground_while_the_ego_moves(x):
     picture = pixels(scene(x=np.array([x, x + 20.0])))
-    start = 8.0 * np.ceil((x + 4.0) / 8.0)  # of a dash ahead of the ego; dashes are 3 m long, one every 8 m
-    for offset, bright in ((1.5, True), (5.5, False)):
+    start = 16.0 * np.ceil((x + 4.0) / 16.0)  # of a dash ahead of the ego; dashes are 4 m long, one every 16 m
+    for offset, bright in ((2.0, True), (10.0, False)):
         row, column = place(50.0 + start + offset - x, 2.0)
         assert (picture[row - 2 : row + 3, column].max() > 180) == bright
 

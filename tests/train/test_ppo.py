@@ -206,7 +206,6 @@ def test_a_checkpoint_cut_in_half_is_refused_and_kept(whole, tmp_path):
 
 def test_pixels_end_to_end_and_through_a_frozen_encoder(tmp_path):
     """A few rollouts from the camera, either way, end in a policy that drives."""
-
     folder = tmp_path / "encoder"
     card = {"encoder": "small", "rig": encoders.describe(SURROUND)}
     encoders.save(encoders.build("small", 6, 64, 96), folder, card)
