@@ -14,6 +14,7 @@ import torch
 from envs import scenarios
 from envs.api import VecWorlds
 from envs.errors import UserError, unknown
+from envs.physics.collision import LARGEST_DIAGONAL
 from envs.physics.idm import DriverModel
 from envs.scenarios.base import Scenario
 from envs.scenarios.highway import CAR_SIZE
@@ -44,6 +45,8 @@ def scenario_of(env: gymnasium.Env) -> Scenario:
     unlike = {type(vehicle).__name__ for vehicle in vehicles[1:] if type(vehicle) is not IDMVehicle}
     if unlike:
         raise UserError(f"vehicles of class {', '.join(sorted(unlike))} cannot be imported: only IDMVehicle can")
+    if any(vehicle.diagonal > LARGEST_DIAGONAL for vehicle in vehicles):
+        raise UserError(f"vehicles of more than {LARGEST_DIAGONAL:g} m across cannot be imported")
     model = DriverModel()
     if drivers:
         one = drivers[0]

@@ -10,6 +10,7 @@ import functools
 
 import warp as wp
 
+from envs.physics import angles
 from envs.physics.control import HALF_LENGTH
 from envs.precision import Functions
 from envs.state import world_struct
@@ -23,6 +24,7 @@ def build(real: type) -> Functions:
     World = world_struct(real)
     half_length, max_speed = real(HALF_LENGTH), real(MAX_SPEED)
     zero, one = real(0.0), real(1.0)
+    cosine, sine = angles.build(real).cosine, angles.build(real).sine
 
     @wp.func
     def integrate(world: World, w: int, i: int, dt: real):
@@ -55,8 +57,8 @@ def build(real: type) -> Functions:
         if sin_slip != zero:
             heading = world.heading[w, i] + speed * sin_slip / half_length * dt
             world.heading[w, i] = heading
-            world.cos_heading[w, i] = wp.cos(heading)
-            world.sin_heading[w, i] = wp.sin(heading)
+            world.cos_heading[w, i] = cosine(heading)
+            world.sin_heading[w, i] = sine(heading)
         world.speed[w, i] = speed + acceleration * dt
 
     return Functions(integrate=integrate)

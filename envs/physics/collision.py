@@ -17,6 +17,7 @@ from envs.state import world_struct
 
 # Partners are sought as far as two boxes can be that may touch, with this share above the top speed.
 SPEED_SLACK = 1.25
+LARGEST_DIAGONAL = 6.0  # m, of any box: highway-env's cars measure 5.39 m across
 
 
 @functools.cache
@@ -24,7 +25,7 @@ def build(real: type) -> Functions:
     """`overlap(world, w, a, b, dt)` and `collide(world, w, k, dt)`, which sets k's crashed flag and impact."""
     World = world_struct(real)
     half, zero = real(0.5), real(0.0)
-    top_speed = real(MAX_SPEED * SPEED_SLACK)
+    top_speed, largest = real(MAX_SPEED * SPEED_SLACK), real(LARGEST_DIAGONAL)
 
     @wp.struct
     class Contact:
@@ -94,9 +95,9 @@ def build(real: type) -> Functions:
     def collide(world: World, w: int, k: int, dt: real):
         x = world.x[w, k]
         y = world.y[w, k]
-        diagonal = wp.sqrt(world.length[w, k] * world.length[w, k] + world.width[w, k] * world.width[w, k])
-        # Boxes of other sizes are at most 20 m long: the window along x need only be wide enough.
-        window = half * (diagonal + real(20.0)) + top_speed * dt
+        length = world.length[w, k]
+        width = world.width[w, k]
+        window = largest + top_speed * dt
         last = int(-1)
         for side in range(2):
             step = 1 - 2 * side
@@ -107,10 +108,15 @@ def build(real: type) -> Functions:
                 dx = world.x[w, j] - x
                 if wp.abs(dx) > window:
                     break
-                if world.kind[w, j] != 0 and (world.checks_collisions[w, k] != 0 or world.checks_collisions[w, j] != 0):
+                dy = world.y[w, j] - y
+                if (
+                    wp.abs(dy) < window
+                    and world.kind[w, j] != 0
+                    and (world.checks_collisions[w, k] != 0 or world.checks_collisions[w, j] != 0)
+                ):
                     a = wp.min(k, j)
                     b = wp.max(k, j)
-                    dy = world.y[w, j] - y
+                    diagonal = wp.sqrt(length * length + width * width)
                     other = wp.sqrt(world.length[w, j] * world.length[w, j] + world.width[w, j] * world.width[w, j])
                     # highway-env's first test takes the lower-numbered vehicle's speed only.
                     reach = half * (diagonal + other) + world.speed[w, a] * dt

@@ -12,7 +12,7 @@ import math
 
 import warp as wp
 
-from envs.physics import idm
+from envs.physics import angles, idm
 from envs.precision import Functions
 
 HEADING_GAIN = 5.0  # 1/s, one over highway-env's TAU_HEADING
@@ -26,30 +26,26 @@ HALF_LENGTH = 2.5  # m, from the rear axle to the centre of highway-env's 5 m ca
 
 @functools.cache
 def build(real: type) -> Functions:
-    """`wrap(angle)`, `lane_keeping(lateral, lane_heading, heading, speed)` and `cruise(target_speed, speed)`."""
+    """`lane_keeping(lateral, lane_heading, heading, speed)` and `cruise(target_speed, speed)`."""
     not_zero = idm.build(real).not_zero
     heading_gain, lateral_gain, speed_gain = real(HEADING_GAIN), real(LATERAL_GAIN), real(SPEED_GAIN)
     max_reference, max_sin_slip = real(MAX_HEADING_REFERENCE), real(MAX_SIN_SLIP)
-    half_length, one, pi = real(HALF_LENGTH), real(1.0), real(math.pi)
-
-    @wp.func
-    def wrap(angle: real) -> real:
-        """The angle in [-pi, pi)."""
-        return angle - real(2.0) * pi * wp.floor((angle + pi) / (real(2.0) * pi))
+    half_length, one = real(HALF_LENGTH), real(1.0)
+    wrap, arcsine = angles.build(real).wrap, angles.build(real).arcsine
 
     @wp.func
     def lane_keeping(lateral: real, lane_heading: real, heading: real, speed: real) -> real:
         """Sine of the slip angle that steers back to a lane's centre line, `lateral` metres to the left of us."""
-        v = not_zero(speed)
+        per_speed = one / not_zero(speed)
         reference = lane_heading + wp.clamp(
-            wp.asin(wp.clamp(-lateral_gain * lateral / v, -one, one)), -max_reference, max_reference
+            arcsine(wp.clamp(-lateral_gain * lateral * per_speed, -one, one)), -max_reference, max_reference
         )
         heading_rate = heading_gain * wrap(reference - heading)
-        return wp.clamp(half_length / v * heading_rate, -max_sin_slip, max_sin_slip)
+        return wp.clamp(half_length * per_speed * heading_rate, -max_sin_slip, max_sin_slip)
 
     @wp.func
     def cruise(target_speed: real, speed: real) -> real:
         """Acceleration towards a target speed [m/s2]."""
         return speed_gain * (target_speed - speed)
 
-    return Functions(wrap=wrap, lane_keeping=lane_keeping, cruise=cruise)
+    return Functions(lane_keeping=lane_keeping, cruise=cruise)

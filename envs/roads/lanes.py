@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import warp as wp
 
 from envs.errors import UserError
-from envs.physics import control
+from envs.physics import angles
 from envs.precision import Functions
 
 STRAIGHT, CIRCULAR, SINE = 0, 1, 2
@@ -80,7 +80,7 @@ def sine(
 @functools.cache
 def build(real: type) -> Functions:
     """Struct `Lanes` (the table) and `local_coordinates`, `position` and `heading_at` of one of its lanes."""
-    wrap = control.build(real).wrap
+    wrap = angles.build(real).wrap
     vec2 = wp.vec2f if real is wp.float32 else wp.vec2d
     half_pi = real(math.pi / 2)
     circular_kind, sine_kind = CIRCULAR, SINE
