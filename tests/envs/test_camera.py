@@ -91,7 +91,7 @@ def test_a_cars_corners_are_where_a_pinhole_camera_puts_them(studio):
         assert (seen[:, 1].min(), seen[:, 1].max()) == (max(first, 0), min(last, FRONT.width - 1))
         # A row belongs to the car where its middle does. A corner lies between columns: the nearest column may see a
         # row less of it.
-        top, foot = np.ceil(rows[k].min() - 0.5), min(np.floor(rows[k].max() - 0.5), FRONT.height - 1)
+        top, foot = np.ceil(rows[k].min()), min(np.floor(rows[k].max()), FRONT.height - 1)
         assert top <= seen[:, 0].min() <= top + 1
         assert foot - 1 <= seen[:, 0].max() <= foot
 
