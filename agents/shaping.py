@@ -8,8 +8,8 @@ import torch
 class CrashPenalty:
     """Worlds whose reward is lowered in the step in which the ego crashes.
 
-    highway-env's reward forgives crashes: a driver who weaves through traffic at full speed and crashes in every sixth
-    episode collects more than one who never does. `info["episode_return"]` stays the scenario's own.
+    highway-env's reward forgives crashes: at 30 m/s it pays 0.93 to 1 a step, at 20 m/s 0.67 to 0.73, and a crash costs
+    no more than what is left of the episode. `info["episode_return"]` stays the scenario's own.
 
     Args:
         worlds: `envs.api.VecWorlds`, or a wrapper of it.

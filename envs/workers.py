@@ -1,4 +1,4 @@
-"""Threads that run a batch's launches, each on its own slice of the worlds.
+"""Threads that run a batch's launches, on slices of the worlds.
 
 Warp's CPU launches run on the calling thread and release the interpreter lock, so slices run side by side. Worlds do
 not share state: how they are sliced changes nothing but the time a step takes.

@@ -86,7 +86,7 @@ def build(real: type) -> Functions:
         share = wp.max(speed, zero) / desired
         if share <= zero:
             return driver.comfort_acceleration
-        # The power of a positive number, at two thirds of the cost of pow.
+        # share ** exponent, of a positive number.
         return driver.comfort_acceleration * (one - wp.exp(exponent * wp.log(share)))
 
     @wp.func

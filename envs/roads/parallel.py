@@ -77,8 +77,6 @@ def build(real: type) -> Functions:
     on_lane(road, lane, x, y, margin)       whether a point lies on the lane, `margin` beyond its edges included
     reachable(road, lane, x, y)             whether a lane change there may begin
     left_of, right_of(road, lane)           the lane beside, or -1
-    place_on_road(road, lane)               how many lanes of the same road lie to its left
-    lanes_of_road(road, lane)               how many lanes the road has
     same_road(road, a, b)                   whether two lanes are of one road
     speed_limit(road, lane)                 m/s
     gap(world, road, w, i, j)               distance from i to j along i's lane, centre to centre
@@ -123,14 +121,6 @@ def build(real: type) -> Functions:
     @wp.func
     def right_of(road: Road, lane: int) -> int:
         return wp.where(lane < road.lanes - 1, lane + 1, -1)
-
-    @wp.func
-    def place_on_road(road: Road, lane: int) -> int:
-        return lane
-
-    @wp.func
-    def lanes_of_road(road: Road, lane: int) -> int:
-        return road.lanes
 
     @wp.func
     def same_road(road: Road, a: int, b: int) -> bool:
@@ -223,8 +213,6 @@ def build(real: type) -> Functions:
         heading_at=heading_at,
         left_of=left_of,
         right_of=right_of,
-        place_on_road=place_on_road,
-        lanes_of_road=lanes_of_road,
         same_road=same_road,
         speed_limit=speed_limit,
         gap=gap,
