@@ -3,8 +3,8 @@
     begin -> frames x (propose -> settle -> command -> move -> sort -> collide) -> score
           -> observe -> keep final observations -> spawn where ended -> observe where ended
 
-The CPU runs the frames as one fused kernel, on slices of the worlds that its threads take in turn; a GPU runs a kernel a
-phase and replays the step as a CUDA graph.
+The CPU runs the frames as one fused kernel, on slices of the worlds that its threads take in turn; a GPU runs a kernel
+a phase and replays the step as a CUDA graph.
 """
 
 import os
