@@ -1,6 +1,7 @@
 """The batched environment: tensors in, tensors out, everything on the device."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,25 +10,28 @@ from gymnasium import spaces
 from envs import scenarios
 from envs.errors import UserError, unknown
 from envs.physics.actions import META_ACTIONS
-from envs.scenarios.base import Scenario
+from envs.roads.network import RoadNetwork
+from envs.roads.parallel import ParallelRoad
+from envs.scenarios.base import CONTINUOUS, Scenario
 from envs.sensors.camera import Camera
-from envs.sensors.kinematics import Kinematics, OwnSpeed
+from envs.sensors.kinematics import OwnSpeed
 from envs.sensors.rig import Rig
 from envs.simulation import Simulation, resolve_device
 
 OBSERVATIONS = ("camera", "state")
-EGOS = {"policy": "meta", "continuous": "plain", "idm": "idm"}
+EGOS = ("policy", "continuous", "idm")
 Observation = dict[str, torch.Tensor]
 
 
 class VecWorlds:
     """A batch of driving worlds behind a vectorised environment's interface. Make it with `envs.make_vec`.
 
-    Actions, ego "policy": int64 (N,), 0 LANE_LEFT, 1 IDLE, 2 LANE_RIGHT, 3 FASTER, 4 SLOWER. Ego "continuous": float
-    (N, 2), throttle and steering in [-1, 1]. Ego "idm": the ego drives itself and actions are ignored.
+    Actions, ego "policy": the scenario's own; int64 (N,) into `action_names`, or float (N, K) in [-1, 1], throttle
+    and steering or the one of them that the scenario has. Ego "continuous": float (N, 2), throttle and steering. Ego
+    "idm": the ego drives itself and actions are ignored. With A > 1 agents a world, (N, A) and (N, A, K).
 
     Observations are dicts of tensors. "camera": {"camera": uint8 (N, frames * 3, H, W), oldest frame first, "speed":
-    float32 (N, 1), share of 40 m/s}. "state": {"state": float32 (N, 5, 5)}, highway-env's Kinematics.
+    float32 (N, 1), share of 40 m/s}. "state": what highway-env's environment observes; {"state": float32 (N, ...)}.
 
     Rewards and endings are the scenario's. Autoreset is same-step: where an episode ends, `step` returns the first
     observation of the next one, and the last of the old one in info["final_obs"].
@@ -36,13 +40,11 @@ class VecWorlds:
         num_worlds: N.
         device: where every tensor lives.
         scenario: what is simulated, see `envs.scenarios.base.Scenario`.
-        road: its geometry, see `envs.roads.parallel.ParallelRoad`.
+        road: the first of its maps.
         state: every array of the worlds, see `envs.state`.
         single_observation_space, single_action_space: one world's spaces.
-        action_names: names of the meta-actions.
+        action_names: names of the meta-actions, empty for continuous ones.
     """
-
-    action_names = META_ACTIONS
 
     def __init__(
         self,
@@ -64,25 +66,34 @@ class VecWorlds:
             raise unknown("ego", ego, EGOS)
         if frames < 1:
             raise UserError(f"frames must be at least 1, not {frames}")
+        if ego == "continuous":
+            scenario = replace(scenario, actions=CONTINUOUS)
         self.scenario, self.num_worlds, self.device = scenario, num_worlds, device
-        self.road = scenario.road()
         self.observation, self.frames, self.ego, self.randomize = observation, frames, ego, randomize
 
         def sensors(simulation: Simulation) -> list:
             if observation == "state":
-                return [Kinematics(simulation)]
+                return scenario.observation(simulation)
             return [Camera(simulation, rig, frames, randomize, channels), OwnSpeed(simulation)]
 
-        self.sim = Simulation(scenario, num_worlds, device, dtype, EGOS[ego], sensors)
+        kind = "idm" if ego == "idm" else scenario.actions.kind
+        self.sim = Simulation(scenario, num_worlds, device, dtype, kind, sensors)
         self.state = self.sim.state
+        self.road = self.sim.maps[0] if self.sim.maps else scenario.road()
+        self.action_names = scenario.actions.names
+        agents = () if scenario.agents == 1 else (scenario.agents,)
         self._obs = {k: v for sensor in self.sim.sensors for k, v in sensor.outputs.items()}
         self._final = {k: v for sensor in self.sim.sensors for k, v in sensor.finals.items()}
         self._memory = {k: v for sensor in self.sim.sensors for k, v in sensor.memory.items()}
         self.single_observation_space = spaces.Dict({k: v for s in self.sim.sensors for k, v in s.spaces.items()})
-        if ego == "continuous":
-            self.single_action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        if not self.action_names:
+            self.single_action_space = spaces.Box(-1.0, 1.0, (*agents, scenario.actions.size), np.float32)
+        elif agents:
+            self.single_action_space = spaces.MultiDiscrete([len(self.action_names)] * scenario.agents)
         else:
-            self.single_action_space = spaces.Discrete(len(META_ACTIONS))
+            self.single_action_space = spaces.Discrete(len(self.action_names))
+        meaning = [META_ACTIONS.index(name) for name in self.action_names]
+        self._meaning = torch.tensor(meaning, dtype=torch.float32, device=device)
         self._seed = seed
         self._started = False
 
@@ -114,7 +125,7 @@ class VecWorlds:
         """One decision in every world.
 
         Args:
-            actions: Shape: (N,) integers or (N, 2) floats, see the class.
+            actions: Shape: (N,) integers or (N, K) floats, see the class.
             on_frame: called after every simulation frame, before scoring and resets: `state` then holds that frame.
 
         Returns:
@@ -129,16 +140,7 @@ class VecWorlds:
         """
         if not self._started:
             raise RuntimeError("call reset before step")
-        commands = self.sim.commands
-        if actions.dim() == 1:
-            # On a GPU looking would wait for the device; there, what is no action is taken for the nearest one.
-            if self.device.type == "cpu" and not bool(((actions >= 0) & (actions < len(META_ACTIONS))).all()):
-                low, high = int(actions.min()), int(actions.max())
-                raise ValueError(f"meta-actions are 0 to {len(META_ACTIONS) - 1}, not {low} to {high}")
-            actions = actions.clamp(0, len(META_ACTIONS) - 1)
-            commands[:, 0].copy_(actions)
-        else:
-            commands.copy_(actions)
+        self._command(actions)
         self.sim.step(on_frame)
         state = self.state
         terminated, truncated = state.terminated != 0, state.truncated != 0
@@ -151,6 +153,28 @@ class VecWorlds:
             "episode_length": state.final_length.clone(),
         }
         return self._obs, state.reward.clone(), terminated, truncated, info
+
+    def _command(self, actions: torch.Tensor) -> None:
+        """Tell the agents what to do."""
+        agents, offered = self.scenario.agents, self.scenario.actions
+        commands = self.sim.commands.view(self.num_worlds, agents, 2)
+        if not self.action_names:
+            actions = actions.reshape(self.num_worlds, agents, offered.size)
+            if offered.throttle:
+                commands[..., 0].copy_(actions[..., 0])
+            if offered.steering:
+                commands[..., 1].copy_(actions[..., -1])
+            return
+        last = len(self.action_names) - 1
+        # On a GPU looking would wait for the device; there, what is no action is taken for the nearest one.
+        if self.device.type == "cpu" and not bool(((actions >= 0) & (actions <= last)).all()):
+            raise ValueError(f"meta-actions are 0 to {last}, not {int(actions.min())} to {int(actions.max())}")
+        chosen = self._meaning[actions.long().clamp(0, last)]
+        commands[..., 0].copy_(chosen.reshape(self.num_worlds, agents))
+
+    def road_of(self, world: int) -> ParallelRoad | RoadNetwork:
+        """The map that a world drives on now."""
+        return self.sim.maps[int(self.state.map[world])] if self.sim.maps else self.road
 
     def observe(self) -> Observation:
         """The observations of the present state, as at the start of an episode: the past frames equal the present."""

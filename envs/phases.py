@@ -11,151 +11,55 @@ import functools
 import torch
 import warp as wp
 
-from envs.physics import actions, bicycle, collision, control, idm, mobil
+from envs.physics import (
+    actions,
+    bicycle,
+    collision,
+    control,
+    dynamic_bicycle,
+    idm,
+    mobil,
+    right_of_way,
+    ruled,
+    unruled,
+)
 from envs.precision import Functions
-from envs.roads import parallel
-from envs.scenarios import highway
-from envs.state import META, PLAIN, world_struct
+from envs.state import DYNAMIC, IDM, META, OBSTACLE, PLAIN, WALKER, world_struct
 
 # Which worlds a kernel works on.
 ALL, ENDED = 0, 1
 
 
 @functools.cache
-def build(real: type) -> Functions:
-    """Every kernel of the simulation for one scalar type, and the structs that they take."""
-    World = world_struct(real)
-    road_functions = parallel.build(real)
-    driver_law = idm.build(real)
-    tracking = control.build(real)
-    lane_change = mobil.build(real, road_functions)
-    act = actions.build(real, road_functions)
-    motion = bicycle.build(real)
-    contact = collision.build(real)
-    task_functions = highway.build(real, road_functions, act)
-    Road, Driver, TargetSpeeds, Task = road_functions.Road, driver_law.Driver, act.TargetSpeeds, task_functions.Task
-    meta_kind, plain_kind, ended = META, PLAIN, ENDED
-    look_ahead = real(control.LOOK_AHEAD)
+def build(real: type, road_module, task_module) -> Functions:
+    """Every kernel of the simulation for one scalar type, and the structs that they take.
 
-    @wp.func
-    def begin(world: World, road: Road, speeds: TargetSpeeds, commands: wp.array2d(dtype=wp.float32), w: int):
-        """The ego takes its action."""
-        if world.kind[w, 0] == meta_kind:
-            act.meta(world, road, speeds, w, 0, int(commands[w, 0]))
-        elif world.kind[w, 0] == plain_kind:
-            act.continuous(world, w, 0, real(commands[w, 0]), real(commands[w, 1]))
-
-    @wp.func
-    def command(world: World, road: Road, driver: Driver, w: int, i: int):
-        """A vehicle's steering and acceleration, from where everyone stands."""
-        kind = world.kind[w, i]
-        if kind == plain_kind or kind == 0 or world.crashed[w, i] != 0:
-            return
-        target = world.target_lane[w, i]
-        x = world.x[w, i]
-        y = world.y[w, i]
-        speed = world.speed[w, i]
-        lateral = road_functions.lateral(road, target, x, y)
-        s = road_functions.along(road, target, x, y) + speed * look_ahead
-        ahead = road_functions.heading_at(road, target, s)
-        world.sin_slip[w, i] = tracking.lane_keeping(lateral, ahead, world.heading[w, i], speed)
-        if kind == meta_kind:
-            world.acceleration[w, i] = tracking.cruise(world.target_speed[w, i], speed)
-            return
-        lane = world.lane[w, i]
-        leader = road_functions.front(world, road, w, i, lane)
-        braking = lane_change.braking_for(world, road, driver, w, i, leader)
-        if lane != target:
-            leader = road_functions.front(world, road, w, i, target)
-            braking = wp.max(braking, lane_change.braking_for(world, road, driver, w, i, leader))
-        limit = road_functions.speed_limit(road, lane)
-        acceleration = driver_law.free_acceleration(
-            driver, speed, world.target_speed[w, i], limit, world.exponent[w, i]
-        )
-        world.acceleration[w, i] = wp.clamp(acceleration - braking, -driver.max_acceleration, driver.max_acceleration)
-
-    @wp.func
-    def move(world: World, road: Road, w: int, i: int, dt: real):
-        """One frame of motion, then the lane that is now closest."""
-        if world.kind[w, i] != 0:
-            world.timer[w, i] = world.timer[w, i] + dt
-            motion.integrate(world, w, i, dt)
-            world.lane[w, i] = road_functions.closest_lane(
-                road, world.x[w, i], world.y[w, i], world.heading[w, i]
-            )
+    Args:
+        real: scalar type.
+        road_module: `envs.roads.parallel` or `envs.roads.general`.
+        task_module: whose `build` gives a scenario's `Task`, `spawn` and `score`.
+    """
+    drive = driving(real, road_module)
+    task_functions = task_module.build(real, drive.road, drive.act)
+    World, Road, Controls, Task = world_struct(real), drive.road.Road, drive.act.Controls, task_functions.Task
+    ended = ENDED
 
     @wp.kernel(module="unique")
-    def simulate(
+    def score(
         world: World,
         road: Road,
-        driver: Driver,
-        speeds: TargetSpeeds,
+        controls: Controls,
+        task: Task,
         commands: wp.array2d(dtype=wp.float32),
-        dt: real,
-        frames: int,
-        takes_action: int,
         first_world: int,
     ):
-        w = wp.tid() + first_world
-        if takes_action != 0:
-            begin(world, road, speeds, commands, w)
-        for _ in range(frames):
-            for i in range(world.slots):
-                lane_change.propose(world, road, driver, w, i)
-                lane_change.settle(world, road, driver, w, i)
-            for i in range(world.slots):
-                command(world, road, driver, w, i)
-            for i in range(world.slots):
-                move(world, road, w, i, dt)
-            road_functions.sort(world, w)
-            for i in range(world.slots):
-                contact.collide(world, w, i, dt)
-
-    @wp.kernel(module="unique")
-    def begin_step(
-        world: World, road: Road, speeds: TargetSpeeds, commands: wp.array2d(dtype=wp.float32), first_world: int
-    ):
-        begin(world, road, speeds, commands, wp.tid() + first_world)
-
-    @wp.kernel(module="unique")
-    def propose_lanes(world: World, road: Road, driver: Driver, first_world: int):
-        w, i = wp.tid()
-        lane_change.propose(world, road, driver, w + first_world, i)
-
-    @wp.kernel(module="unique")
-    def settle_lanes(world: World, road: Road, driver: Driver, first_world: int):
-        w = wp.tid() + first_world
-        for i in range(world.slots):
-            lane_change.settle(world, road, driver, w, i)
-
-    @wp.kernel(module="unique")
-    def command_vehicles(world: World, road: Road, driver: Driver, first_world: int):
-        w, i = wp.tid()
-        command(world, road, driver, w + first_world, i)
-
-    @wp.kernel(module="unique")
-    def move_vehicles(world: World, road: Road, dt: real, first_world: int):
-        w, i = wp.tid()
-        move(world, road, w + first_world, i, dt)
-
-    @wp.kernel(module="unique")
-    def sort_vehicles(world: World, first_world: int):
-        road_functions.sort(world, wp.tid() + first_world)
-
-    @wp.kernel(module="unique")
-    def collide_vehicles(world: World, dt: real, first_world: int):
-        w, i = wp.tid()
-        contact.collide(world, w + first_world, i, dt)
-
-    @wp.kernel(module="unique")
-    def score(world: World, road: Road, task: Task, first_world: int):
-        task_functions.score(world, road, task, wp.tid() + first_world)
+        task_functions.score(world, road, controls, task, commands, wp.tid() + first_world)
 
     @wp.kernel(module="unique")
     def spawn(
         world: World,
         road: Road,
-        speeds: TargetSpeeds,
+        controls: Controls,
         task: Task,
         seed: wp.array(dtype=wp.uint64),
         which: int,
@@ -167,23 +71,263 @@ def build(real: type) -> Functions:
         if which != ended:
             world.terminated[w] = 0
             world.truncated[w] = 0
-        task_functions.spawn(world, road, speeds, task, seed[0], w)
+        world.episode[w] = world.episode[w] + 1
+        world.time[w] = real(0.0)
+        world.episode_return[w] = real(0.0)
+        world.episode_length[w] = 0
+        world.frame[w] = 0
+        world.arrivals[w] = 0
+        task_functions.spawn(world, road, controls, task, seed[0], w)
+
+    # What only some scenarios do: agents that enter a scene which has run for a while, traffic that comes and goes.
+    more = {}
+    if hasattr(task_functions, "enter"):
+
+        @wp.kernel(module="unique")
+        def enter(
+            world: World,
+            road: Road,
+            controls: Controls,
+            task: Task,
+            seed: wp.array(dtype=wp.uint64),
+            which: int,
+            first_world: int,
+        ):
+            w = wp.tid() + first_world
+            if which != ended or world.terminated[w] + world.truncated[w] != 0:
+                task_functions.enter(world, road, controls, task, seed[0], w)
+
+        more["enter"] = enter
+    if hasattr(task_functions, "traffic"):
+
+        @wp.kernel(module="unique")
+        def traffic(
+            world: World, road: Road, controls: Controls, task: Task, seed: wp.array(dtype=wp.uint64), first_world: int
+        ):
+            w = wp.tid() + first_world
+            if world.terminated[w] + world.truncated[w] == 0:
+                task_functions.traffic(world, road, controls, task, seed[0], w)
+
+        more["traffic"] = traffic
+    return Functions(**vars(drive), Task=Task, score=score, spawn=spawn, **more)
+
+
+@functools.cache
+def driving(real: type, road_module) -> Functions:
+    """The kernels of a frame, which are the same for every scenario on that kind of road."""
+    World = world_struct(real)
+    road_functions = road_module.build(real)
+    driver_law = idm.build(real)
+    tracking = control.build(real)
+    lane_change = mobil.build(real, road_functions)
+    act = actions.build(real, road_functions)
+    motion = bicycle.build(real)
+    dynamic_motion = dynamic_bicycle.build(real)
+    contact = collision.build(real, road_functions.inline)
+    Road, Driver, Controls = road_functions.Road, driver_law.Driver, act.Controls
+    idm_kind, meta_kind, plain_kind, dynamic_kind, obstacle = IDM, META, PLAIN, DYNAMIC, OBSTACLE
+    look_ahead, ended = real(control.LOOK_AHEAD), ENDED
+    collide = contact.collide if road_module.SORTED else contact.collide_any
+    rules = (unruled if road_module.SORTED else ruled).build(real, road_functions, driver_law)
+    walker = WALKER
+
+    @wp.func
+    def skipped(world: wp.ref[World], which: int, w: int) -> bool:
+        return which == ended and world.terminated[w] + world.truncated[w] == 0
+
+    @wp.func
+    def begin(
+        world: wp.ref[World], road: wp.ref[Road], controls: Controls, commands: wp.array2d(dtype=wp.float32), w: int
+    ):
+        """The agents take their actions."""
+        for i in range(world.agents):
+            kind = world.kind[w, i]
+            if kind == meta_kind:
+                world.target_lane[w, i] = road_functions.onward(world, road, w, i)
+                act.meta(world, road, controls, w, i, int(commands[w, 2 * i]))
+            elif kind == plain_kind or kind == dynamic_kind:
+                act.continuous(world, controls, w, i, commands[w, 2 * i], commands[w, 2 * i + 1])
+
+    @wp.func
+    def command(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
+        """A vehicle's steering and acceleration, from where everyone stands."""
+        kind = world.kind[w, i]
+        if (kind != idm_kind and kind != meta_kind) or world.crashed[w, i] != 0:
+            return
+        target = world.target_lane[w, i]
+        speed = world.speed[w, i]
+        place = road_functions.local_of(world, road, w, i, target)
+        ahead = road_functions.heading_at(road, target, place[0] + speed * look_ahead)
+        world.sin_slip[w, i] = tracking.lane_keeping(place[1], ahead, world.heading[w, i], speed)
+        if kind == meta_kind:
+            world.acceleration[w, i] = tracking.cruise(world.target_speed[w, i], speed)
+            return
+        lane = world.lane[w, i]
+        leader = road_functions.front(world, road, w, i, lane)
+        braking = lane_change.braking_for(world, road, driver, w, i, leader)
+        if lane != target:
+            leader = road_functions.front(world, road, w, i, target)
+            braking = wp.max(braking, lane_change.braking_for(world, road, driver, w, i, leader))
+        braking = wp.max(braking, rules.hold(world, road, driver, w, i))
+        limit = road_functions.speed_limit(road, lane)
+        acceleration = driver_law.free_acceleration(
+            driver, speed, world.target_speed[w, i], limit, world.exponent[w, i]
+        )
+        world.acceleration[w, i] = wp.clamp(acceleration - braking, -driver.max_acceleration, driver.max_acceleration)
+
+    @wp.func
+    def move(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
+        """One frame of motion, then the lane that is now closest."""
+        kind = world.kind[w, i]
+        if kind == walker:
+            rules.walk(world, road, w, i, dt)
+            road_functions.closest_lane(world, road, w, i)
+        if kind == 0 or kind >= obstacle:
+            return
+        world.timer[w, i] = world.timer[w, i] + dt
+        if kind == dynamic_kind:
+            dynamic_motion.integrate(world, w, i, dt)
+        else:
+            motion.integrate(world, w, i, dt)
+        road_functions.closest_lane(world, road, w, i)
+
+    if road_module.SORTED:
+
+        @wp.func
+        def foresee(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
+            return
+
+        @wp.func
+        def give_way(world: wp.ref[World], road: wp.ref[Road], w: int):
+            return
+
+        @wp.func
+        def is_due(world: wp.ref[World], road: wp.ref[Road], w: int) -> bool:
+            return False
+
+    else:
+        regulation = right_of_way.build(real, road_functions, dynamic_motion)
+        foresee, give_way = regulation.predict, regulation.enforce
+
+        @wp.func
+        def is_due(world: wp.ref[World], road: wp.ref[Road], w: int) -> bool:
+            return road.yield_period > 0 and world.frame[w] % road.yield_period == 0
+
+    @wp.kernel(module="unique")
+    def simulate(
+        world: World,
+        road: Road,
+        driver: Driver,
+        controls: Controls,
+        commands: wp.array2d(dtype=wp.float32),
+        dt: real,
+        frames: int,
+        takes_action: int,
+        which: int,
+        first_world: int,
+    ):
+        w = wp.tid() + first_world
+        if skipped(world, which, w):
+            return
+        if takes_action != 0:
+            begin(world, road, controls, commands, w)
+        for _ in range(frames):
+            for i in range(world.slots):
+                lane_change.propose(world, road, driver, w, i)
+                lane_change.settle(world, road, driver, w, i)
+            for i in range(world.slots):
+                command(world, road, driver, w, i)
+            world.frame[w] = world.frame[w] + 1
+            rules.advance(world, road, w, dt)
+            if is_due(world, road, w):
+                for i in range(world.slots):
+                    foresee(world, road, w, i)
+                give_way(world, road, w)
+            for i in range(world.slots):
+                move(world, road, w, i, dt)
+            road_functions.sort(world, w)
+            for i in range(world.slots):
+                collide(world, w, i, dt)
+
+    @wp.kernel(module="unique")
+    def begin_step(
+        world: World, road: Road, controls: Controls, commands: wp.array2d(dtype=wp.float32), first_world: int
+    ):
+        begin(world, road, controls, commands, wp.tid() + first_world)
+
+    @wp.kernel(module="unique")
+    def propose_lanes(world: World, road: Road, driver: Driver, which: int, first_world: int):
+        w, i = wp.tid()
+        if not skipped(world, which, w + first_world):
+            lane_change.propose(world, road, driver, w + first_world, i)
+
+    @wp.kernel(module="unique")
+    def settle_lanes(world: World, road: Road, driver: Driver, which: int, first_world: int):
+        w = wp.tid() + first_world
+        if skipped(world, which, w):
+            return
+        for i in range(world.slots):
+            lane_change.settle(world, road, driver, w, i)
+
+    @wp.kernel(module="unique")
+    def command_vehicles(world: World, road: Road, driver: Driver, which: int, first_world: int):
+        w, i = wp.tid()
+        if not skipped(world, which, w + first_world):
+            command(world, road, driver, w + first_world, i)
+
+    @wp.kernel(module="unique")
+    def count_frame(world: World, road: Road, dt: real, which: int, first_world: int):
+        w = wp.tid() + first_world
+        if skipped(world, which, w):
+            return
+        world.frame[w] = world.frame[w] + 1
+        rules.advance(world, road, w, dt)
+
+    @wp.kernel(module="unique")
+    def predict_paths(world: World, road: Road, which: int, first_world: int):
+        w, i = wp.tid()
+        if not skipped(world, which, w + first_world) and is_due(world, road, w + first_world):
+            foresee(world, road, w + first_world, i)
+
+    @wp.kernel(module="unique")
+    def regulate(world: World, road: Road, which: int, first_world: int):
+        w = wp.tid() + first_world
+        if not skipped(world, which, w) and is_due(world, road, w):
+            give_way(world, road, w)
+
+    @wp.kernel(module="unique")
+    def move_vehicles(world: World, road: Road, dt: real, which: int, first_world: int):
+        w, i = wp.tid()
+        if not skipped(world, which, w + first_world):
+            move(world, road, w + first_world, i, dt)
+
+    @wp.kernel(module="unique")
+    def sort_vehicles(world: World, first_world: int):
+        road_functions.sort(world, wp.tid() + first_world)
+
+    @wp.kernel(module="unique")
+    def collide_vehicles(world: World, dt: real, which: int, first_world: int):
+        w, i = wp.tid()
+        if not skipped(world, which, w + first_world):
+            collide(world, w + first_world, i, dt)
 
     return Functions(
         Road=Road,
+        road=road_functions,
+        act=act,
         Driver=Driver,
-        TargetSpeeds=TargetSpeeds,
-        Task=Task,
+        Controls=Controls,
         simulate=simulate,
         begin_step=begin_step,
         propose_lanes=propose_lanes,
         settle_lanes=settle_lanes,
         command_vehicles=command_vehicles,
+        count_frame=count_frame,
+        predict_paths=predict_paths,
+        regulate=regulate,
         move_vehicles=move_vehicles,
         sort_vehicles=sort_vehicles,
         collide_vehicles=collide_vehicles,
-        score=score,
-        spawn=spawn,
     )
 
 

@@ -6,6 +6,7 @@ SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number gen
 """
 
 import functools
+import math
 
 import warp as wp
 
@@ -15,6 +16,8 @@ from envs.precision import Functions
 SPAWN = 1
 APPEARANCE = 2
 SENSOR_NOISE = 3
+TRAFFIC = 4  # arrivals while an episode runs
+SECOND = 1000  # added to a purpose for the second of two numbers that make one
 
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1 = 0xBF58476D1CE4E5B9
@@ -35,10 +38,11 @@ def hash_key(seed: int, world: int, episode: int, purpose: int, index: int) -> i
 
 @functools.cache
 def build(real: type) -> Functions:
-    """The draws as Warp functions: `uniform(...)` in [0, 1) and `below(..., n)` in {0 .. n-1}."""
+    """The draws as Warp functions: `uniform(...)` in [0, 1), `below(..., n)` in {0 .. n-1}, standard `normal(...)`."""
     golden, mix_1, mix_2 = wp.uint64(GOLDEN), wp.uint64(MIX_1), wp.uint64(MIX_2)
     unit = real(2.0**-24) if real is wp.float32 else real(2.0**-53)
     drop = wp.uint64(40) if real is wp.float32 else wp.uint64(11)
+    two_pi, second = real(2.0 * math.pi), SECOND
 
     @wp.func
     def absorb(h: wp.uint64, key: int) -> wp.uint64:
@@ -61,4 +65,10 @@ def build(real: type) -> Functions:
         high = bits(seed, world, episode, purpose, index) >> wp.uint64(32)
         return int((high * wp.uint64(n)) >> wp.uint64(32))
 
-    return Functions(bits=bits, uniform=uniform, below=below)
+    @wp.func
+    def normal(seed: wp.uint64, world: int, episode: int, purpose: int, index: int) -> real:
+        # Box and Muller 1958; the second uniform has a purpose of its own.
+        radius = wp.sqrt(real(-2.0) * wp.log(real(1.0) - uniform(seed, world, episode, purpose, index)))
+        return radius * wp.cos(two_pi * uniform(seed, world, episode, purpose + second, index))
+
+    return Functions(bits=bits, uniform=uniform, below=below, normal=normal)

@@ -14,150 +14,11 @@ import torch
 from envs import scenarios
 from envs.api import VecWorlds
 from envs.errors import UserError, unknown
-from envs.physics.collision import LARGEST_DIAGONAL
-from envs.physics.idm import DriverModel
-from envs.scenarios.base import Scenario
-from envs.scenarios.highway import CAR_SIZE
+from envs.physics.actions import META_ACTIONS
 from envs.sensors.rig import Rig
 from envs.simulation import Simulation, resolve_device
-from envs.state import IDM, KINDS, META, PLAIN
-
-
-def scenario_of(env: gymnasium.Env) -> Scenario:
-    """The scenario that a live highway-env environment is, from its configuration and its drivers' parameters.
-
-    Raises:
-        UserError: it is not of the highway family, has several egos, or a configuration that is not simulated.
-    """
-    from highway_env.envs.highway_env import HighwayEnv
-    from highway_env.vehicle.behavior import IDMVehicle
-
-    env = env.unwrapped
-    if not isinstance(env, HighwayEnv):
-        raise UserError(f"{type(env).__name__} cannot be imported: only highway-env's HighwayEnv and its variants can")
-    config, vehicles = env.config, env.road.vehicles
-    if len(env.controlled_vehicles) != 1 or vehicles[0] is not env.vehicle:
-        raise UserError(f"{len(env.controlled_vehicles)} controlled vehicles cannot be imported: exactly one can")
-    if not config["normalize_reward"] or config["lane_change_reward"] or config["offroad_terminal"]:
-        raise UserError("normalize_reward must be True, lane_change_reward 0 and offroad_terminal False to be imported")
-    refuse_other_egos(env)
-    drivers = [vehicle for vehicle in vehicles if isinstance(vehicle, IDMVehicle)]
-    unlike = {type(vehicle).__name__ for vehicle in vehicles[1:] if type(vehicle) is not IDMVehicle}
-    if unlike:
-        raise UserError(f"vehicles of class {', '.join(sorted(unlike))} cannot be imported: only IDMVehicle can")
-    if any(vehicle.diagonal > LARGEST_DIAGONAL for vehicle in vehicles):
-        raise UserError(f"vehicles of more than {LARGEST_DIAGONAL:g} m across cannot be imported")
-    model = DriverModel()
-    if drivers:
-        one = drivers[0]
-        model = DriverModel(
-            max_acceleration=one.ACC_MAX,
-            comfort_acceleration=one.COMFORT_ACC_MAX,
-            comfort_deceleration=-one.COMFORT_ACC_MIN,
-            jam_distance=one.DISTANCE_WANTED,
-            headway=one.TIME_WANTED,
-            politeness=one.POLITENESS,
-            min_gain=one.LANE_CHANGE_MIN_ACC_GAIN,
-            max_imposed_braking=one.LANE_CHANGE_MAX_BRAKING_IMPOSED,
-            decision_delay=one.LANE_CHANGE_DELAY,
-        )
-    lanes = env.road.network.lanes_list()
-    speeds = getattr(env.vehicle, "target_speeds", np.array([20.0, 25.0, 30.0]))
-    return Scenario(
-        name=env.spec.id if env.spec else "highway-env",
-        family="highway",
-        upstream_id=env.spec.id if env.spec else "",
-        lanes=len(lanes),
-        vehicles=len(vehicles) - 1,
-        simulation_frequency=config["simulation_frequency"],
-        policy_frequency=config["policy_frequency"],
-        duration=float(config["duration"]),
-        speed_limit=float(lanes[0].speed_limit),
-        road_length=float(lanes[0].length),
-        others_collide=all(vehicle.check_collisions for vehicle in vehicles[1:]),
-        collision_reward=float(config["collision_reward"]),
-        right_lane_reward=float(config["right_lane_reward"]),
-        high_speed_reward=float(config["high_speed_reward"]),
-        reward_speeds=tuple(float(speed) for speed in config["reward_speed_range"]),
-        target_speeds=(float(speeds[0]), float(speeds[-1]), len(speeds)),
-        driver=model,
-    )
-
-
-def refuse_other_egos(env: gymnasium.Env) -> None:
-    """Raise for an ego, or a meaning of its actions, that would be simulated differently.
-
-    Raises:
-        UserError: names what differs.
-    """
-    from highway_env.vehicle.behavior import IDMVehicle
-    from highway_env.vehicle.controller import MDPVehicle
-    from highway_env.vehicle.kinematics import Vehicle
-
-    if type(env.vehicle) not in (Vehicle, MDPVehicle, IDMVehicle):
-        raise UserError(f"an ego of class {type(env.vehicle).__name__} cannot be imported")
-    action = env.config["action"]
-    if action["type"] not in ("DiscreteMetaAction", "ContinuousAction"):
-        raise unknown("action type to import", action["type"], ("DiscreteMetaAction", "ContinuousAction"))
-    defaults = {"type": action["type"], "longitudinal": True, "lateral": True, "dynamical": False, "clip": True}
-    for name, value in action.items():
-        if name != "target_speeds" and defaults.get(name) != value:
-            raise UserError(f"actions with {name} {value} cannot be imported: it must be left at its default")
-    if not np.allclose(np.diff(getattr(env.vehicle, "target_speeds", (0.0, 1.0)), n=2), 0.0):
-        raise UserError(f"target_speeds must be evenly spaced to be imported, not {action['target_speeds']}")
-
-
-def kind_of(vehicle) -> int:
-    """The kind of slot that a highway-env vehicle is."""
-    from highway_env.vehicle.behavior import IDMVehicle
-    from highway_env.vehicle.controller import MDPVehicle
-
-    return IDM if isinstance(vehicle, IDMVehicle) else META if isinstance(vehicle, MDPVehicle) else PLAIN
-
-
-def import_vehicles(simulation: Simulation, world: int, env: gymnasium.Env) -> None:
-    """Copy a live highway-env environment's vehicles, in the order of `road.vehicles`, into one world."""
-    env = env.unwrapped
-    rows = []
-    for vehicle in env.road.vehicles:
-        impact = vehicle.impact if vehicle.impact is not None else (0.0, 0.0)
-        action = getattr(vehicle, "action", None) or {"steering": 0.0, "acceleration": 0.0}
-        rows.append(
-            {
-                "x": vehicle.position[0],
-                "y": vehicle.position[1],
-                "heading": vehicle.heading,
-                "cos_heading": np.cos(vehicle.heading),
-                "sin_heading": np.sin(vehicle.heading),
-                "speed": vehicle.speed,
-                "sin_slip": np.sin(np.arctan(np.tan(action["steering"]) / 2)),
-                "acceleration": action["acceleration"],
-                "target_speed": getattr(vehicle, "target_speed", 0.0),
-                "exponent": getattr(vehicle, "DELTA", 4.0),
-                "timer": getattr(vehicle, "timer", 0.0),
-                "impact_x": impact[0],
-                "impact_y": impact[1],
-                "length": vehicle.LENGTH,
-                "width": vehicle.WIDTH,
-                "height": CAR_SIZE[2],
-                "lane": vehicle.lane_index[2],
-                "target_lane": getattr(vehicle, "target_lane_index", vehicle.lane_index)[2],
-                "proposed_lane": getattr(vehicle, "target_lane_index", vehicle.lane_index)[2],
-                "speed_index": getattr(vehicle, "speed_index", 0),
-                "kind": kind_of(vehicle),
-                "crashed": int(vehicle.crashed),
-                "has_impact": int(vehicle.impact is not None),
-                "checks_collisions": int(vehicle.check_collisions),
-            }
-        )
-    state = simulation.state
-    for name in rows[0]:
-        column = torch.tensor(np.array([row[name] for row in rows], dtype=np.float64))
-        state.tensors[name][world].copy_(column)
-    order = torch.argsort(state.x[world], stable=True).to(torch.int32)
-    state.order[world].copy_(order)
-    state.rank[world, order.long()] = torch.arange(len(rows), dtype=torch.int32, device=state.device)
-    state.time[world] = env.time
+from envs.state import KINDS
+from envs.upstream import import_state, kind_of, scenario_of, sensors_of
 
 
 class ImportedWorld:
@@ -165,33 +26,74 @@ class ImportedWorld:
 
     def __init__(self, env: gymnasium.Env, dtype: str = "float64"):
         env = env.unwrapped
-        kind = {number: name for name, number in KINDS.items()}[kind_of(env.vehicle)]
         self.scenario = scenario_of(env)
-        self.simulation = Simulation(self.scenario, 1, resolve_device("cpu"), dtype, kind)
-        import_vehicles(self.simulation, 0, env)
+        kind = {number: name for name, number in KINDS.items()}[kind_of(env.vehicle)]
+        try:
+            self.simulation = self._simulate(kind, dtype, lambda simulation: sensors_of(env, simulation))
+            self._observes = True
+        except UserError:
+            # It can be driven even where it cannot be observed: `observation` then tells why.
+            self._observes = False
+            self.simulation = self._simulate(kind, dtype)
+        self._env = env
+        self.resume(env)
+
+    def _simulate(self, kind: str, dtype: str, sensors: Callable[[Simulation], list] | None = None) -> Simulation:
+        return Simulation(self.scenario, 1, resolve_device("cpu"), dtype, kind, sensors)
+
+    def resume(self, env: gymnasium.Env) -> None:
+        """Take the present state of the environment again, where it has drawn something that ours cannot know."""
+        import_state(self.simulation, 0, env)
+        self._vehicles = len(env.unwrapped.road.vehicles)
+        self._begun = False
 
     def step(self, action) -> tuple[float, bool, bool]:
         """One policy step without renewal: the world goes on after its end, as highway-env's does.
 
         Args:
-            action: a meta-action, or [throttle, steering] for a plain ego.
+            action: as the environment takes it: a number, an array in [-1, 1], or a tuple of them for several egos.
 
         Returns:
             reward, terminated and truncated.
         """
-        self.simulation.commands[0, : np.size(action)] = torch.as_tensor(action, dtype=torch.float32)
+        if self._begun:
+            self.simulation.exchange_traffic()
+        self._begun = True
+        actions = self.scenario.actions
+        commands = self.simulation.commands.view(self.scenario.agents, 2)
+        for agent, chosen in enumerate(action if self.scenario.agents > 1 else (action,)):
+            if actions.names:
+                commands[agent, 0] = META_ACTIONS.index(actions.names[int(chosen)])
+                continue
+            chosen = np.ravel(chosen)
+            if actions.throttle:
+                commands[agent, 0] = float(chosen[0])
+            if actions.steering:
+                commands[agent, 1] = float(chosen[-1])
         self.simulation.step_once()
         state = self.simulation.state
         return state.reward.item(), bool(state.terminated.item()), bool(state.truncated.item())
 
+    def observation(self) -> dict[str, np.ndarray]:
+        """What the environment observes after the same steps, by name; {"state": ...} for a single array.
+
+        Raises:
+            UserError: the environment's observation has no equal here.
+        """
+        if not self._observes:
+            sensors_of(self._env, self.simulation)
+        outputs = {name: output for sensor in self.simulation.sensors for name, output in sensor.outputs.items()}
+        return {name: output[0].numpy().copy() for name, output in outputs.items()}
+
     def vehicles(self) -> dict[str, np.ndarray]:
         """Position [V, 2], heading [V], speed [V] and crashed [V] (bool), in the order of `road.vehicles`."""
         state = self.simulation.state
+        order = torch.argsort(state.sequence[0])[: self._vehicles]
         return {
-            "position": torch.stack((state.x[0], state.y[0]), dim=1).numpy().copy(),
-            "heading": state.heading[0].numpy().copy(),
-            "speed": state.speed[0].numpy().copy(),
-            "crashed": state.crashed[0].numpy() != 0,
+            "position": torch.stack((state.x[0], state.y[0]), dim=1)[order].numpy().copy(),
+            "heading": state.heading[0][order].numpy().copy(),
+            "speed": state.speed[0][order].numpy().copy(),
+            "crashed": state.crashed[0][order].numpy() != 0,
         }
 
 
@@ -199,7 +101,7 @@ def from_highway_env(env: gymnasium.Env, dtype: str = "float64") -> ImportedWorl
     """Our simulation of a live highway-env environment, from its exact present state.
 
     Args:
-        env: a highway-env environment of the highway family that has been reset; wrappers are looked through.
+        env: a highway-env environment that has been reset; wrappers are looked through.
         dtype: "float64" to stay equal to it, "float32" to see what training precision does.
 
     Raises:
@@ -249,7 +151,7 @@ class HighwayEnvWorlds(VecWorlds):
             ego = self._idm.create_from(env.vehicle)
             ego.target_speed = self.scenario.speed_limit
             env.road.vehicles[0] = env.vehicle = ego
-        import_vehicles(self.sim, world, env)
+        import_state(self.sim, world, env)
 
     def reset(self, seed: int | None = None, first_world: int | None = None):
         """See `VecWorlds.reset`."""
@@ -280,11 +182,11 @@ class HighwayEnvWorlds(VecWorlds):
                 env.road.step(dt)
                 env.steps += 1
                 if on_frame is not None:
-                    import_vehicles(self.sim, world, env)
+                    import_state(self.sim, world, env)
             if on_frame is not None:
                 on_frame()
         for world, env in enumerate(self._envs):
-            import_vehicles(self.sim, world, env)
+            import_state(self.sim, world, env)
             state.reward[world] = float(env._reward(int(actions[world])))
             state.terminated[world] = int(env._is_terminated())
             state.truncated[world] = int(env._is_truncated())

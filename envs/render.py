@@ -5,12 +5,15 @@ image beside it. Shapes are in metres until the last moment and are drawn at twi
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import pygame
 
+from envs.form_shapes import ASIDE, HEAD_RADIUS, draw_head
 from envs.scene import Scene, View
 from envs.scenery import SUPERSAMPLE, draw_ground
+from envs.state import FORMS
 from envs.vehicle_shapes import REACH, draw_vehicle
 
 METRES_ACROSS = 120.0
@@ -33,6 +36,7 @@ def draw(scene: Scene, width: int, height: int, zoom: float | None = None) -> py
     picture = pygame.Surface((width, height), 0, 32)
     draw_ground(picture, view, scene)
     _draw_vehicles(picture, view, scene)
+    _draw_signals(picture, view, scene)
     _draw_scale_bar(picture, view)
     return picture
 
@@ -58,7 +62,8 @@ def draw_frame(scene: Scene, width: int = 1000, height: int = 320, zoom: float |
         frame.blit(image, (left, top))
         pygame.draw.rect(frame, FAINT_TEXT, image.get_rect(topleft=(left, top)).inflate(2, 2), 1)
         top += image.get_height() + 14
-    lane = f"{scene.lane[0] + 1} of {len(scene.lanes)}"
+    place, count = scene.roads[scene.lane[0]] if scene.roads else (scene.lane[0], len(scene.lanes))
+    lane = f"{place + 1} of {count}"
     for label, text in (("speed", f"{3.6 * scene.speed[0]:.0f} km/h"), ("lane", lane), ("time", f"{scene.time:.1f} s")):
         write(frame, label, (left, top), 15, FAINT_TEXT)
         write(frame, text, (left + inner, top), 15, align="right")
@@ -160,17 +165,34 @@ def _draw_text_with_edge(surface: pygame.Surface, text: str, at: tuple[int, int]
 
 
 def _draw_vehicles(picture: pygame.Surface, view: View, scene: Scene) -> None:
-    """Draw the vehicles, each on an enlarged cutting of the picture, which leaves the rest of it as it is."""
-    near = np.hypot(scene.x - view.x, scene.y - view.y) < view.radius + scene.length
+    """Draw what is in the slots: marks on the ground first, the ego last."""
+    size = np.hypot(scene.length, scene.width)
+    near = np.flatnonzero(scene.present & (np.hypot(scene.x - view.x, scene.y - view.y) < view.radius + size))
+    flat = np.zeros(len(size), dtype=bool) if scene.form is None else scene.form == FORMS.index("ground marking")
     turn = np.sign(scene.target_lane - scene.lane)  # lanes are numbered from left to right
-    for slot in reversed(np.flatnonzero(scene.present & near)):  # the ego last, on top
-        half = int((REACH + scene.length[slot] / 2) * view.zoom) + 1
-        x, y = np.rint(view.to_pixels((scene.x[slot], scene.y[slot]))).astype(int).tolist()
-        box = pygame.Rect(x - half, y - half, 2 * half, 2 * half).clip(picture.get_rect())
-        if box.width and box.height:
-            part = picture.subsurface(box)
-            centre = view.to_metres((box.left + box.width / 2, box.top + box.height / 2))
-            fine = View(float(centre[0]), float(centre[1]), view.zoom, *box.size).times(SUPERSAMPLE)
-            canvas = pygame.transform.scale_by(part, SUPERSAMPLE)
-            draw_vehicle(canvas, fine, scene, slot, turn[slot])
-            pygame.transform.smoothscale(canvas, box.size, part)
+    for slot in (*near[flat[near]], *reversed(near[~flat[near]])):
+        reach = REACH + size[slot] / 2
+        _draw_finely(picture, view, scene.x[slot], scene.y[slot], reach, draw_vehicle, scene, slot, turn[slot])
+
+
+def _draw_signals(picture: pygame.Surface, view: View, scene: Scene) -> None:
+    reach = HEAD_RADIUS + ASIDE + 0.5
+    for head in scene.signals:
+        if np.hypot(head[0] - view.x, head[1] - view.y) < view.radius + reach:
+            _draw_finely(picture, view, head[0], head[1], reach, draw_head, head)
+
+
+def _draw_finely(
+    picture: pygame.Surface, view: View, x: float, y: float, reach: float, draw: Callable[..., None], *what
+) -> None:
+    """Call `draw(canvas, view, *what)` on an enlarged cutting of the picture, which leaves the rest of it as it is."""
+    half = int(reach * view.zoom) + 1
+    column, row = np.rint(view.to_pixels((x, y))).astype(int).tolist()
+    box = pygame.Rect(column - half, row - half, 2 * half, 2 * half).clip(picture.get_rect())
+    if box.width and box.height:
+        part = picture.subsurface(box)
+        centre = view.to_metres((box.left + box.width / 2, box.top + box.height / 2))
+        fine = View(float(centre[0]), float(centre[1]), view.zoom, *box.size).times(SUPERSAMPLE)
+        canvas = pygame.transform.scale_by(part, SUPERSAMPLE)
+        draw(canvas, fine, *what)
+        pygame.transform.smoothscale(canvas, box.size, part)

@@ -1,12 +1,20 @@
 """Scene: one world at one moment as plain NumPy arrays, which is what pictures are drawn from; View: where from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from envs.roads import lanes
+from envs.roads.ground import stop_bar
+from envs.roads.network import Crossing, RoadNetwork
+from envs.state import FORMS, LANDMARK
+
 # A lane as a road's `polylines()` describes it: centre line [P, 2] in m, style of its left line, style of its right
-# line. A style is "solid", "dashed" or "none".
-Lane = tuple[np.ndarray, str, str]
+# line, width in m. A style is "solid", "dashed" or "none".
+Lane = tuple[np.ndarray, str, str, float]
+# A painted bar: x, y of the middle of its first edge [m], cosine and sine of its direction, its extent along and across
+# that direction [m].
+Bar = tuple[float, float, float, float, float, float]
 
 # The ego stands this share of the picture behind its middle, so that more is seen of what it drives towards.
 LOOK_AHEAD = 0.22
@@ -27,8 +35,15 @@ class Scene:
         crashed: True after a collision. Shape: (V,).
         present: False for a slot without a vehicle. Shape: (V,).
         length, width: of the boxes [m]. Shape: (V,).
+        form: what it looks like, an index into `envs.state.FORMS`, or None where all are cars. Shape: (V,).
         lanes: the road, lane by lane.
-        lane_width: [m].
+        roads: for each lane its place on its road, from 0 on the left, and the lanes of that road; empty where all are
+            of one.
+        crossings: where people cross.
+        stop_lines: painted across the ends of lanes.
+        paved: polygons of asphalt beside the lanes [m]. Shape: (P, 2) each.
+        signals: a row a signal head: x, y [m], heading of the traffic that it faces [rad], what it shows (see
+            `envs.roads.signals`), and 1 where that is an arrow. Shape: (S, 5).
         time: since the episode began [s].
         camera: what the ego's camera sees, uint8 [h, w, 3], or None.
         caption: a line of text to be shown with the picture.
@@ -48,7 +63,12 @@ class Scene:
     length: np.ndarray
     width: np.ndarray
     lanes: tuple[Lane, ...]
-    lane_width: float = 4.0
+    roads: tuple[tuple[int, int], ...] = ()
+    crossings: tuple[Crossing, ...] = ()
+    stop_lines: tuple[Bar, ...] = ()
+    paved: tuple[np.ndarray, ...] = ()
+    signals: np.ndarray = field(default_factory=lambda: np.zeros((0, 5)))
+    form: np.ndarray | None = None
     time: float = 0.0
     camera: np.ndarray | None = None
     caption: str = ""
@@ -59,7 +79,8 @@ class Scene:
         """The present moment of one world of a batched environment, copied out of its buffers.
 
         Args:
-            env: has `state` (tensors [N, V] and [N]) and `road` (`polylines()`, `lane_width`).
+            env: has `state` (tensors [N, V] and [N]) and `road`, which has `polylines()`; or `road_of`, where worlds
+                have different roads.
             world: which of the N worlds.
             camera: the picture to show beside the scene, uint8 [h, w, 3].
             caption: a line of text to be shown with the picture.
@@ -69,18 +90,53 @@ class Scene:
             return getattr(env.state, name)[world].cpu().numpy().astype(dtype)
 
         reals = {name: row(name, float) for name in _MOVING + ("acceleration", "length", "width")}
-        indices = {name: row(name, int) for name in ("lane", "target_lane")}
+        # Lanes are numbered through all maps of a batch.
+        indices = {name: row(name, int) - _first_lane(env, world) for name in ("lane", "target_lane")}
+        road, kind = env.road_of(world) if hasattr(env, "road_of") else env.road, row("kind", int)
         return cls(
             **reals,
             **indices,
             crashed=row("crashed", bool),
-            present=row("kind", int) != 0,
-            lanes=tuple(env.road.polylines()),
-            lane_width=float(env.road.lane_width),
+            present=kind != 0,
+            form=np.where(kind == LANDMARK, FORMS.index("ground marking"), row("form", int)),
+            **of_road(road),
+            signals=_signals(road, env.state, world),
             time=float(env.state.time[world]),
             camera=camera,
             caption=caption,
         )
+
+
+def _outline(strip: lanes.Lane) -> np.ndarray:
+    """The corners of a straight strip [m]. Shape: (4, 2)."""
+    half = strip.width / 2
+    return strip.position(np.array([0.0, strip.length, strip.length, 0.0]), np.array([-half, -half, half, half]))
+
+
+def _first_lane(env, world: int) -> int:
+    """The number of the first lane of the map that a world drives on."""
+    maps = env.sim.maps if hasattr(env, "sim") else None
+    return sum(len(network.lanes) for network in maps[: int(env.state.map[world])]) if maps else 0
+
+
+def of_road(road) -> dict[str, tuple]:
+    """A road, as the fields of a scene that show it."""
+    shown = {"lanes": tuple(road.polylines())}
+    if isinstance(road, RoadNetwork):
+        shown["roads"] = tuple((place, len(road.graph[start][end])) for start, end, place in road.indices)
+        shown["paved"] = tuple(_outline(strip) for strip in road.paved)
+        shown["crossings"] = tuple(road.crossings)
+        shown["stop_lines"] = tuple(tuple(stop_bar(road.lane(index))[0].tolist()) for index in road.stop_lines)
+    return shown
+
+
+def _signals(road, state, world: int) -> np.ndarray:
+    """The heads of a road and what they show in a world, as `Scene.signals` has them."""
+    heads = getattr(road, "signals", ())
+    if not heads:
+        return np.zeros((0, 5))
+    shown = state.signal[world, : len(heads)].tolist()
+    return np.array([(*head.place, head.heading, k, head.arrow) for head, k in zip(heads, shown, strict=True)])
 
 
 @dataclass(frozen=True)

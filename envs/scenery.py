@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pygame
 
-from envs.roads.ground import DASH, LINE_WIDTH, PERIOD, SHOULDER
-from envs.scene import Lane, Scene, View, distance_to_polyline
+from envs.roads.ground import DASH, LINE_WIDTH, PERIOD, SHOULDER, zebra_bars
+from envs.scene import Bar, Lane, Scene, View, distance_to_polyline
 
 SUPERSAMPLE = 2
 PIECE = 256  # side of a piece [pixel]
@@ -21,20 +21,25 @@ MARKING = (226, 228, 226)
 
 TILE = 48.0  # side of the repeating patch of grass [m]
 TREE_CELL = 13.0  # at most one tree in a square of this side [m]
+CLEARING = 12.0  # no lane farther from a view than this keeps trees off it [m]
 
 
 @dataclass(frozen=True)
 class _Road:
-    """Lanes, compared by `key`, which says the same in values that can be hashed."""
+    """Lanes, painted bars and paved ground, compared by `key`, which says the same in values that can be hashed."""
 
     key: tuple
-    lane_width: float
     lanes: tuple[Lane, ...] = field(compare=False)
+    bars: tuple[Bar, ...] = field(compare=False)
+    paved: tuple[np.ndarray, ...] = field(compare=False)
 
 
 def draw_ground(canvas: pygame.Surface, view: View, scene: Scene) -> None:
     """Cover the canvas with what does not move. The ground lies on whole pixels: it is up to half a pixel off."""
-    road = _Road(tuple((np.asarray(p).tobytes(), *styles) for p, *styles in scene.lanes), scene.lane_width, scene.lanes)
+    key = tuple((np.asarray(points).tobytes(), *rest) for points, *rest in scene.lanes)
+    bars = (*(tuple(bar) for crossing in scene.crossings for bar in zebra_bars(crossing).tolist()), *scene.stop_lines)
+    paved = tuple(polygon.tobytes() for polygon in scene.paved)
+    road = _Road((*key, *bars, *paved), scene.lanes, bars, scene.paved)
     corner = np.rint((view.x * view.zoom - view.width / 2, view.y * view.zoom - view.height / 2)).astype(int)
     (column0, row0), (column1, row1) = corner // PIECE, (corner + (view.width - 1, view.height - 1)) // PIECE
     for column in range(column0, column1 + 1):
@@ -97,9 +102,9 @@ def _draw_trees(canvas: pygame.Surface, view: View, road: _Road) -> None:
     places = (cells + 0.2 + 0.6 * chance[:, 1:3]) * TREE_CELL
     radius = 1.1 + 1.7 * chance[:, 3]
     clear = np.full(len(cells), np.inf)
-    for points, _, _ in road.lanes:
-        clear = np.minimum(clear, distance_to_polyline(places, points)[0])
-    grows = (chance[:, 0] < 0.5) & (clear > radius + road.lane_width / 2 + SHOULDER + 2.0)
+    for points, _, _, width in _near(road, view, CLEARING):
+        clear = np.minimum(clear, distance_to_polyline(places, points)[0] - width / 2)
+    grows = (chance[:, 0] < 0.5) & (clear > radius + SHOULDER + 2.0)
     for place, r, shade in zip(places[grows], radius[grows], chance[grows, 0], strict=True):
         _draw_tree(canvas, view, place, r, shade)
 
@@ -126,21 +131,38 @@ def _draw_tree(canvas: pygame.Surface, view: View, place: np.ndarray, radius: fl
 # --- road -------------------------------------------------------------------------------------------------------------
 
 
-def _draw_road(canvas: pygame.Surface, view: View, road: _Road) -> None:
-    half = road.lane_width / 2
-    for extent, colour in ((half + SHOULDER + 0.5, VERGE), (half + SHOULDER, ASPHALT)):
-        for points, _, _ in road.lanes:
-            _draw_band(canvas, view, points, -extent, extent, colour)
-    for points, _, _ in road.lanes:
-        for centre in (-0.21 * road.lane_width, 0.21 * road.lane_width):
-            _draw_band(canvas, view, points, centre - 0.3, centre + 0.3, WHEEL_TRACK)
+def _near(road: _Road, view: View, margin: float) -> list[Lane]:
+    """The lanes of which something may lie within `margin` of the view [m]."""
+    reach = np.array((view.width, view.height)) / view.zoom / 2 + margin
+    near = []
     for lane in road.lanes:
-        _draw_markings(canvas, view, lane, half)
+        points, width = lane[0], lane[3]
+        low, high = points.min(axis=0) - (view.x, view.y), points.max(axis=0) - (view.x, view.y)
+        if (low - width / 2 < reach).all() and (high + width / 2 > -reach).all():
+            near.append(lane)
+    return near
 
 
-def _draw_markings(canvas: pygame.Surface, view: View, lane: Lane, half: float) -> None:
-    points, left, right = lane
-    for style, side in ((left, -half), (right, half)):
+def _draw_road(canvas: pygame.Surface, view: View, road: _Road) -> None:
+    """Each layer of all lanes before the next one, so that lanes which cross or meet share their asphalt."""
+    lanes = _near(road, view, SHOULDER + 1.0)
+    for beyond, colour in ((SHOULDER + 0.5, VERGE), (SHOULDER, ASPHALT)):
+        for points, _, _, width in lanes:
+            _draw_band(canvas, view, points, -width / 2 - beyond, width / 2 + beyond, colour)
+    for polygon in road.paved:
+        pygame.draw.polygon(canvas, ASPHALT, view.to_grid(polygon).tolist())
+    for points, _, _, width in lanes:
+        for centre in (-0.21 * width, 0.21 * width):
+            _draw_band(canvas, view, points, centre - 0.3, centre + 0.3, WHEEL_TRACK)
+    for lane in lanes:
+        _draw_markings(canvas, view, lane)
+    for x, y, c, s, length, width in road.bars:
+        _draw_band(canvas, view, np.array([[x, y], [x + length * c, y + length * s]]), -width / 2, width / 2, MARKING)
+
+
+def _draw_markings(canvas: pygame.Surface, view: View, lane: Lane) -> None:
+    points, left, right, width = lane
+    for style, side in ((left, -width / 2), (right, width / 2)):
         if style != "none":
             edges = side - LINE_WIDTH / 2, side + LINE_WIDTH / 2
             _draw_band(canvas, view, points, *edges, MARKING, dashed=style == "dashed")

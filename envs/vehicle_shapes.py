@@ -1,4 +1,7 @@
-"""How a vehicle looks from above: body, glass, lamps, and the mark of a crash."""
+"""How a vehicle looks from above: body, glass, lamps, and the mark of a crash.
+
+What is no vehicle is drawn by `envs.form_shapes`.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -6,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pygame
 
+from envs.form_shapes import draw_thing
 from envs.scene import Scene, View
 from envs.sensors.columns import BRAKING
+from envs.state import FORMS
 
 EGO = (32, 190, 240)
 CRASH = (255, 66, 54)
@@ -26,6 +31,10 @@ HEADLAMP = (255, 246, 214)
 TAIL_LAMP, BRAKE_LAMP = (120, 26, 26), (255, 40, 30)
 INDICATOR = (255, 172, 30)
 
+# Vehicles with a long roof: how much of them lies before it [m].
+LARGE = {"van": 1.4, "truck": 2.0, "bus": 0.7}
+TRUCK_BOX = (206, 210, 210)
+
 BLINK_PERIOD = 0.7  # [s]
 REACH = 1.6  # [m], beyond a vehicle's front and rear, within which its lamps shine and its shadow falls
 _CORNER = np.linspace(0, np.pi / 2, 5)
@@ -41,8 +50,17 @@ class _Shape:
 
 
 @functools.lru_cache(maxsize=256)
-def _shape(length: float, width: float) -> _Shape:
+def _shape(form: str, length: float, width: float) -> _Shape:
     half = np.array([length, width]) / 2
+    if form in LARGE:
+        bonnet = min(LARGE[form], 0.5 * length)  # what lies before the roof: windscreen, and a truck's cab
+        front = half[0] - bonnet
+        return _Shape(
+            body=_rounded(half * (-1, -1), half * (1, 1), rear=0.05 * width, front=0.12 * width),
+            glass=half * (1, 0.86) * _trapezoid(1 - 0.62 * bonnet / half[0], 1 - 0.18 * bonnet / half[0], 1.0, 0.92),
+            roof=np.array([(-0.97 * half[0], -0.9 * half[1]), (front, -0.9 * half[1])])[[0, 1, 1, 0]]
+            * np.array([(1, 1), (1, 1), (1, -1), (1, -1)]),
+        )
     return _Shape(
         body=_rounded(half * (-1, -1), half * (1, 1), rear=0.14 * width, front=0.3 * width),
         glass=half * _trapezoid(rear=-0.74, front=0.4, rear_width=0.74, front_width=0.84),
@@ -77,7 +95,7 @@ def body_colour(scene: Scene, slot: int) -> tuple[int, int, int]:
 
 
 def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, turn: int) -> None:
-    """Draw one vehicle.
+    """Draw what is in a slot, a vehicle mostly.
 
     Args:
         canvas: to draw on.
@@ -86,6 +104,10 @@ def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, tu
         slot: which vehicle.
         turn: -1 or 1 where it changes to the lane on the left or right, else 0.
     """
+    form = "car" if scene.form is None else FORMS[scene.form[slot]]
+    if form != "car" and form not in LARGE:
+        draw_thing(canvas, view, scene, slot, body_colour(scene, slot))
+        return
     cosine, sine = np.cos(scene.heading[slot]), np.sin(scene.heading[slot])
     place = np.array([scene.x[slot], scene.y[slot]])
     length, width = scene.length[slot], scene.width[slot]
@@ -107,7 +129,7 @@ def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, tu
             centre = np.rint(view.to_pixels(world(np.array([1.03 * x[0], y.mean()])))).astype(int)
             canvas.blit(glow, glow.get_rect(center=centre.tolist()), special_flags=pygame.BLEND_RGB_ADD)
 
-    shape = _shape(float(length), float(width))
+    shape = _shape(form, float(length), float(width))
     colour = np.array(body_colour(scene, slot))
     if crashed:
         colour = colour * 0.55
@@ -116,7 +138,8 @@ def draw_vehicle(canvas: pygame.Surface, view: View, scene: Scene, slot: int, tu
     fill(shape.body, (colour * 0.78).astype(int).tolist())
     fill(shape.body * (0.975, 0.9), colour.astype(int).tolist())
     fill(shape.glass, GLASS)
-    fill(shape.roof, np.minimum(colour * 1.06 + 4, 255).astype(int).tolist())
+    roof = colour if form != "truck" else np.array(TRUCK_BOX) * (0.55 if crashed else 1.0)
+    fill(shape.roof, np.minimum(roof * 1.06 + 4, 255).astype(int).tolist())
 
     braking = scene.acceleration[slot] < BRAKING and not crashed
     blink = scene.time % BLINK_PERIOD < 0.6 * BLINK_PERIOD

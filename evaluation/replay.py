@@ -6,7 +6,7 @@ with the rest: scenario, title, dt, frames_per_step, action names, the road's la
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from safetensors.numpy import save as to_safetensors
 
 from envs.errors import UserError
 from envs.files import write
-from envs.scene import Lane, Scene
+from envs.roads.network import Crossing
+from envs.scene import Bar, Lane, Scene, of_road
 from evaluation.trajectory import Trajectory
 
-FORMAT = 1
+FORMAT = 2
 MOVING = ("x", "y", "heading", "speed", "acceleration", "lane", "target_lane", "crashed", "present")
 SIZES = ("length", "width", "height")
 STEPS = ("actions", "rewards")
@@ -45,8 +46,7 @@ class Replay:
         dt: time between two frames [s].
         frames_per_step: simulation frames in a policy step.
         action_names: by action.
-        lanes: the road, as in `envs.scene.Scene`.
-        lane_width: [m].
+        lanes, roads, crossings, stop_lines: the road, as in `envs.scene.Scene`.
         about: anything JSON holds: policy, episode, seed, metrics.
     """
 
@@ -70,7 +70,9 @@ class Replay:
     frames_per_step: int
     action_names: tuple[str, ...]
     lanes: tuple[Lane, ...]
-    lane_width: float = 4.0
+    roads: tuple[tuple[int, int], ...] = ()
+    crossings: tuple[Crossing, ...] = ()
+    stop_lines: tuple[Bar, ...] = ()
     camera: np.ndarray | None = None
     about: dict = field(default_factory=dict)
 
@@ -89,7 +91,9 @@ class Replay:
             length=self.length,
             width=self.width,
             lanes=self.lanes,
-            lane_width=self.lane_width,
+            roads=self.roads,
+            crossings=self.crossings,
+            stop_lines=self.stop_lines,
             time=frame * self.dt,
             camera=None if self.camera is None else self.camera[self.step(frame)],
             caption=self.title,
@@ -123,8 +127,7 @@ def of(trajectory: Trajectory, world: int, worlds, title: str, about: dict) -> R
         dt=trajectory.dt,
         frames_per_step=trajectory.frames_per_step,
         action_names=tuple(worlds.action_names),
-        lanes=tuple(worlds.road.polylines()),
-        lane_width=float(worlds.road.lane_width),
+        **of_road(worlds.road_of(world) if hasattr(worlds, "road_of") else worlds.road),
         camera=camera,
         about=about,
     )
@@ -145,8 +148,10 @@ def save(replay: Replay, path: str | os.PathLike) -> None:
         "dt": replay.dt,
         "frames_per_step": replay.frames_per_step,
         "action_names": replay.action_names,
-        "lane_width": replay.lane_width,
-        "lanes": [[np.asarray(points).tolist(), left, right] for points, left, right in replay.lanes],
+        "lanes": [[np.asarray(points).tolist(), *rest] for points, *rest in replay.lanes],
+        "roads": replay.roads,
+        "crossings": [asdict(crossing) for crossing in replay.crossings],
+        "stop_lines": replay.stop_lines,
         "about": replay.about,
     }
     write(path, to_safetensors(arrays, metadata={"replay": json.dumps(header)}))
@@ -166,8 +171,12 @@ def load(path: str | os.PathLike) -> Replay:
             arrays = {name: file.get_tensor(name) for name in names}
         if header.pop("format") != FORMAT:
             raise UserError(f"{path} is a replay of another version of lanewise; record the episode again")
-        lanes = tuple((np.array(points, dtype=float), left, right) for points, left, right in header.pop("lanes"))
-        replay = Replay(**arrays, **header | {"action_names": tuple(header["action_names"])}, lanes=lanes)
+        header["action_names"] = tuple(header["action_names"])
+        header["lanes"] = tuple((np.array(points, dtype=float), *rest) for points, *rest in header["lanes"])
+        header["crossings"] = tuple(_crossing(**values) for values in header["crossings"])
+        for name in ("roads", "stop_lines"):
+            header[name] = tuple(tuple(values) for values in header[name])
+        replay = Replay(**arrays, **header)
         if {len(getattr(replay, name)) for name in MOVING} != {1 + len(replay.actions) * replay.frames_per_step}:
             raise ValueError("arrays of different lengths")
     except FileNotFoundError:
@@ -177,3 +186,7 @@ def load(path: str | os.PathLike) -> Replay:
             f"{path} is not a replay, or damaged ({type(error).__name__}: {error})".replace("\n", " ")
         ) from None
     return replay
+
+
+def _crossing(start: list[float], end: list[float], width: float, zebra: bool) -> Crossing:
+    return Crossing(tuple(start), tuple(end), width, zebra)

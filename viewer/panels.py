@@ -113,7 +113,11 @@ def _draw_speed(panel: pygame.Surface, top: int, session: Session, moment: Momen
         write(panel, f"target {3.6 * target:.0f}", (left, top + 51), 12, FAINT_TEXT)
     _draw_spark(panel, pygame.Rect(right - 150, top + 14, 150, 44), session, target)
     _draw_acceleration(panel, pygame.Rect(left, top + 84, 128, 6), scene.acceleration[0])
-    _draw_lanes(panel, right, top + 78, scene.lane[0], scene.target_lane[0], len(scene.lanes))
+    lane, target = int(scene.lane[0]), int(scene.target_lane[0])
+    place, count = scene.roads[lane] if scene.roads else (lane, len(scene.lanes))
+    # A target on another road has no box of its own.
+    beside = place + target - lane
+    _draw_lanes(panel, right, top + 78, place, beside if 0 <= beside < count else place, count)
 
 
 def _draw_spark(panel: pygame.Surface, box: pygame.Rect, session: Session, target: float | None) -> None:

@@ -20,24 +20,34 @@ MAX_SPEED = 40.0  # m/s; above it the acceleration is bounded so that the speed 
 
 @functools.cache
 def build(real: type) -> Functions:
-    """`integrate(world, w, i, dt)`: one frame of one vehicle, the pending impact of a collision included."""
+    """`integrate(world, w, i, dt)`: one frame of one vehicle, the pending impact of a collision included.
+
+    `bounded(world, w, i)`: the acceleration that a vehicle's speed and a crash leave of its command.
+    """
     World = world_struct(real)
     half_length, max_speed = real(HALF_LENGTH), real(MAX_SPEED)
     zero, one = real(0.0), real(1.0)
     cosine, sine = angles.build(real).cosine, angles.build(real).sine
 
     @wp.func
-    def integrate(world: World, w: int, i: int, dt: real):
+    def bounded(world: wp.ref[World], w: int, i: int) -> real:
         speed = world.speed[w, i]
         acceleration = world.acceleration[w, i]
-        sin_slip = world.sin_slip[w, i]
         if world.crashed[w, i] != 0:
-            sin_slip = zero
             acceleration = -speed
         if speed > max_speed:
             acceleration = wp.min(acceleration, max_speed - speed)
         elif speed < -max_speed:
             acceleration = wp.max(acceleration, -max_speed - speed)
+        return acceleration
+
+    @wp.func
+    def integrate(world: wp.ref[World], w: int, i: int, dt: real):
+        speed = world.speed[w, i]
+        acceleration = bounded(world, w, i)
+        sin_slip = world.sin_slip[w, i]
+        if world.crashed[w, i] != 0:
+            sin_slip = zero
         # The bounded command is what is kept: a vehicle that no longer acts (a crashed one) repeats it.
         world.acceleration[w, i] = acceleration
         world.sin_slip[w, i] = sin_slip
@@ -61,4 +71,4 @@ def build(real: type) -> Functions:
             world.sin_heading[w, i] = sine(heading)
         world.speed[w, i] = speed + acceleration * dt
 
-    return Functions(integrate=integrate)
+    return Functions(integrate=integrate, bounded=bounded)

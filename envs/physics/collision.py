@@ -4,7 +4,8 @@ highway-env's rule: boxes that overlap now crash at once; boxes that will overla
 receive an impact of half the least translation that parts them, which the next integration applies and which crashes
 them then. Where several pairs hit a vehicle the last pair's impact stays. Pairs are visited with the lower slot first,
 so the last pair of a vehicle is the one with its highest-numbered partner: the result does not depend on the order in
-which partners are found, and every vehicle can be handled on its own.
+which partners are found, and every vehicle can be handled on its own. What stands (kinds from OBSTACLE on) comes after
+the vehicles in that order and is not pushed: the whole translation falls on the vehicle.
 """
 
 import functools
@@ -13,19 +14,20 @@ import warp as wp
 
 from envs.physics.bicycle import MAX_SPEED
 from envs.precision import Functions
-from envs.state import world_struct
+from envs.state import ABSENT, LANDMARK, OBSTACLE, world_struct
 
 # Partners are sought as far as two boxes can be that may touch, with this share above the top speed.
 SPEED_SLACK = 1.25
-LARGEST_DIAGONAL = 6.0  # m, of any box: highway-env's cars measure 5.39 m across
+LARGEST_DIAGONAL = 6.0  # m, of any box on a sorted road: highway-env's cars measure 5.39 m across
 
 
 @functools.cache
-def build(real: type) -> Functions:
-    """`overlap(world, w, a, b, dt)` and `collide(world, w, k, dt)`, which sets k's crashed flag and impact."""
+def build(real: type, inline: bool | None = None) -> Functions:
+    """`overlap(world, w, a, b, dt)`, and `collide` and `collide_any`, which set k's crashed flag and impact."""
     World = world_struct(real)
     half, zero = real(0.5), real(0.0)
     top_speed, largest = real(MAX_SPEED * SPEED_SLACK), real(LARGEST_DIAGONAL)
+    absent, obstacle, landmark = ABSENT, OBSTACLE, LANDMARK
 
     @wp.struct
     class Contact:
@@ -43,8 +45,8 @@ def build(real: type) -> Functions:
         high_b = center + reach_b
         return wp.max(low_b - high_a, low_a - high_b)
 
-    @wp.func
-    def overlap(world: World, w: int, a: int, b: int, dt: real) -> Contact:
+    @wp.func(inline=inline)
+    def overlap(world: wp.ref[World], w: int, a: int, b: int, dt: real) -> Contact:
         contact = Contact()
         contact.now = 1
         contact.soon = 1
@@ -92,11 +94,49 @@ def build(real: type) -> Functions:
         return contact
 
     @wp.func
-    def collide(world: World, w: int, k: int, dt: real):
-        x = world.x[w, k]
-        y = world.y[w, k]
+    def meet(world: wp.ref[World], w: int, k: int, j: int, dt: real, last: int) -> int:
+        """Crash k into j where they touch; returns the slot whose impact k has taken, j or the `last` one."""
+        if world.kind[w, j] == absent or (world.checks_collisions[w, k] == 0 and world.checks_collisions[w, j] == 0):
+            return last
+        a = wp.where(world.sequence[w, k] < world.sequence[w, j], k, j)
+        b = k + j - a
+        dx = world.x[w, j] - world.x[w, k]
+        dy = world.y[w, j] - world.y[w, k]
         length = world.length[w, k]
         width = world.width[w, k]
+        diagonal = wp.sqrt(length * length + width * width)
+        other = wp.sqrt(world.length[w, j] * world.length[w, j] + world.width[w, j] * world.width[w, j])
+        # highway-env's first test takes the lower-numbered vehicle's speed only.
+        near = half * (diagonal + other) + world.speed[w, a] * dt
+        if near < zero or dx * dx + dy * dy > near * near:
+            return last
+        contact = overlap(world, w, a, b, dt)
+        stands = world.kind[w, j] >= obstacle
+        if world.kind[w, j] == landmark:
+            if contact.now != 0:
+                world.crashed[w, j] = 1
+            return last
+        if contact.now != 0:
+            world.crashed[w, k] = 1
+            if stands:
+                world.crashed[w, j] = 1
+        if contact.soon != 0 and (last < 0 or world.sequence[w, j] > world.sequence[w, last]):
+            # What stands does not give way.
+            share = wp.where(stands, real(1.0), half)
+            push = wp.where(k == a, share, -share)
+            world.impact_x[w, k] = push * contact.x
+            world.impact_y[w, k] = push * contact.y
+            world.has_impact[w, k] = 1
+            return j
+        return last
+
+    @wp.func
+    def collide(world: wp.ref[World], w: int, k: int, dt: real):
+        """k's collisions, where slots are sorted by x."""
+        if world.kind[w, k] == absent or world.kind[w, k] >= obstacle:
+            return
+        x = world.x[w, k]
+        y = world.y[w, k]
         window = largest + top_speed * dt
         last = int(-1)
         for side in range(2):
@@ -105,30 +145,23 @@ def build(real: type) -> Functions:
             while r >= 0 and r < world.slots:
                 j = world.order[w, r]
                 r = r + step
-                dx = world.x[w, j] - x
-                if wp.abs(dx) > window:
+                if wp.abs(world.x[w, j] - x) > window:
                     break
-                dy = world.y[w, j] - y
-                if (
-                    wp.abs(dy) < window
-                    and world.kind[w, j] != 0
-                    and (world.checks_collisions[w, k] != 0 or world.checks_collisions[w, j] != 0)
-                ):
-                    a = wp.min(k, j)
-                    b = wp.max(k, j)
-                    diagonal = wp.sqrt(length * length + width * width)
-                    other = wp.sqrt(world.length[w, j] * world.length[w, j] + world.width[w, j] * world.width[w, j])
-                    # highway-env's first test takes the lower-numbered vehicle's speed only.
-                    reach = half * (diagonal + other) + world.speed[w, a] * dt
-                    if reach >= zero and dx * dx + dy * dy <= reach * reach:
-                        contact = overlap(world, w, a, b, dt)
-                        if contact.now != 0:
-                            world.crashed[w, k] = 1
-                        if contact.soon != 0 and j > last:
-                            last = j
-                            push = wp.where(k == a, half, -half)
-                            world.impact_x[w, k] = push * contact.x
-                            world.impact_y[w, k] = push * contact.y
-                            world.has_impact[w, k] = 1
+                if wp.abs(world.y[w, j] - y) < window:
+                    last = meet(world, w, k, j, dt, last)
 
-    return Functions(overlap=overlap, collide=collide)
+    @wp.func
+    def collide_any(world: wp.ref[World], w: int, k: int, dt: real):
+        """The same in no order, by each box's reach."""
+        if world.kind[w, k] == absent or world.kind[w, k] >= obstacle:
+            return
+        x = world.x[w, k]
+        y = world.y[w, k]
+        window = world.reach[w, k] + top_speed * dt
+        last = int(-1)
+        for j in range(world.slots):
+            near = window + world.reach[w, j]
+            if wp.abs(world.x[w, j] - x) < near and wp.abs(world.y[w, j] - y) < near and j != k:
+                last = meet(world, w, k, j, dt, last)
+
+    return Functions(overlap=overlap, collide=collide, collide_any=collide_any)

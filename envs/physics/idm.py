@@ -96,13 +96,13 @@ def build(real: type) -> Functions:
         return driver.comfort_acceleration * ratio * ratio
 
     @wp.func
-    def approach_rate(world: World, w: int, i: int, j: int) -> real:
+    def approach_rate(world: wp.ref[World], w: int, i: int, j: int) -> real:
         """Speed of i relative to j along i's direction [m/s]."""
         along = world.cos_heading[w, j] * world.cos_heading[w, i] + world.sin_heading[w, j] * world.sin_heading[w, i]
         return world.speed[w, i] - world.speed[w, j] * along
 
     @wp.func
-    def braking(world: World, driver: Driver, w: int, i: int, j: int, gap: real) -> real:
+    def braking(world: wp.ref[World], driver: Driver, w: int, i: int, j: int, gap: real) -> real:
         """What the law asks of i to brake for j, `gap` ahead of it, or 0 where there is no j [m/s2]."""
         if j < 0:
             return zero

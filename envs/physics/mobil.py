@@ -12,7 +12,7 @@ import warp as wp
 
 from envs.physics import idm
 from envs.precision import Functions
-from envs.state import IDM, META, world_struct
+from envs.state import IDM, META, OBSTACLE, world_struct
 
 MIN_SPEED = 1.0  # m/s, slower than this nobody changes lane
 
@@ -30,36 +30,42 @@ def build(real: type, road_functions) -> Functions:
     front, rear, reachable = road_functions.front, road_functions.rear, road_functions.reachable
     left_of, right_of, same_road = road_functions.left_of, road_functions.right_of, road_functions.same_road
     gap, onward, speed_limit = road_functions.gap, road_functions.onward, road_functions.speed_limit
+    has_planned_place, wrong_way = road_functions.has_planned_place, road_functions.wrong_way
     zero, min_speed = real(0.0), real(MIN_SPEED)
-    idm_kind, meta_kind = IDM, META
+    idm_kind, meta_kind, obstacle = IDM, META, OBSTACLE
 
     @wp.func
-    def braking_for(world: World, road: Road, driver: Driver, w: int, i: int, j: int) -> real:
+    def braking_for(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, j: int) -> real:
         """What the law asks of i to brake for j, or 0 where there is no j [m/s2]."""
         if j < 0:
             return zero
         return law.braking(world, driver, w, i, j, gap(world, road, w, i, j))
 
-    @wp.func
-    def wants(world: World, road: Road, driver: Driver, w: int, i: int, lane: int) -> bool:
+    @wp.func(inline=road_functions.inline)
+    def wants(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, lane: int) -> bool:
         exponent = world.exponent[w, i]
         ahead = front(world, road, w, i, lane)
         behind = rear(world, road, w, i, lane)
         followers_gain = real(0.0)
-        if behind >= 0:
+        if behind >= 0 and world.kind[w, behind] < obstacle:
             limit = speed_limit(road, world.lane[w, behind])
-            free = law.free_acceleration(
-                driver, world.speed[w, behind], world.target_speed[w, behind], limit, exponent
-            )
+            free = law.free_acceleration(driver, world.speed[w, behind], world.target_speed[w, behind], limit, exponent)
             imposed = braking_for(world, road, driver, w, behind, i)
             if free - imposed < -driver.max_imposed_braking:
                 return False
             followers_gain = braking_for(world, road, driver, w, behind, ahead) - imposed
+        if has_planned_place(world, w, i):
+            # A route that asks for a place leaves no choice but whether it is safe to change towards it now.
+            if wrong_way(world, road, w, i, lane):
+                return False
+            limit = speed_limit(road, world.lane[w, i])
+            free = law.free_acceleration(driver, world.speed[w, i], world.target_speed[w, i], limit, exponent)
+            return free - braking_for(world, road, driver, w, i, ahead) >= -driver.max_imposed_braking
         old_ahead = front(world, road, w, i, world.lane[w, i])
         gain = braking_for(world, road, driver, w, i, old_ahead) - braking_for(world, road, driver, w, i, ahead)
         if driver.politeness != zero:
             old_behind = rear(world, road, w, i, world.lane[w, i])
-            if old_behind >= 0:
+            if old_behind >= 0 and world.kind[w, old_behind] < obstacle:
                 followers_gain += braking_for(world, road, driver, w, old_behind, i) - braking_for(
                     world, road, driver, w, old_behind, old_ahead
                 )
@@ -67,36 +73,35 @@ def build(real: type, road_functions) -> Functions:
         return gain >= driver.min_gain
 
     @wp.func
-    def propose(world: World, road: Road, driver: Driver, w: int, i: int):
+    def propose(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
         lane = world.lane[w, i]
         target = world.target_lane[w, i]
         kind = world.kind[w, i]
         if kind == meta_kind or (kind == idm_kind and world.crashed[w, i] == 0):
             target = onward(world, road, w, i)
-        if kind == idm_kind and world.crashed[w, i] == 0 and lane == target:
+        if kind == idm_kind and world.crashed[w, i] == 0 and lane == target and world.changes_lanes[w, i] != 0:
             if world.timer[w, i] > driver.decision_delay:
                 world.timer[w, i] = zero
                 if wp.abs(world.speed[w, i]) >= min_speed:
-                    x = world.x[w, i]
-                    y = world.y[w, i]
                     # Left is weighed first; right, where it is wanted too, overrules it.
                     left = left_of(road, lane)
-                    if left >= 0 and reachable(road, left, x, y):
+                    if left >= 0 and reachable(world, road, w, i, left):
                         if wants(world, road, driver, w, i, left):
                             target = left
                     right = right_of(road, lane)
-                    if right >= 0 and reachable(road, right, x, y):
+                    if right >= 0 and reachable(world, road, w, i, right):
                         if wants(world, road, driver, w, i, right):
                             target = right
         world.proposed_lane[w, i] = target
 
     @wp.func
-    def settle(world: World, road: Road, driver: Driver, w: int, i: int):
+    def settle(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
         target = world.proposed_lane[w, i]
         lane = world.lane[w, i]
         # A change under way is one that was so before this frame's proposal.
         changing = lane != target and lane != world.target_lane[w, i]
-        if world.kind[w, i] == idm_kind and world.crashed[w, i] == 0 and changing and same_road(road, lane, target):
+        decides = world.kind[w, i] == idm_kind and world.crashed[w, i] == 0 and world.changes_lanes[w, i] != 0
+        if decides and changing and same_road(road, lane, target):
             for j in range(world.slots):
                 if (
                     j != i

@@ -1,5 +1,7 @@
 """The ground as the camera reads it: a texture of coverages, filtered beforehand for every size of footprint.
 
+This is the texture of a straight carriageway; `envs.roads.tiles` has that of any network. What both paint is here.
+
 A texel says how much of it is road and how much of the road is painted; colours come later, so that they can differ
 from world to world. A pixel near the horizon covers tens of metres along its ray and centimetres across it. A ripmap
 (Williams 1983's mipmap, reduced independently along both axes) holds the average over every such power-of-two
@@ -10,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.roads.lanes import Lane
+from envs.roads.network import Crossing
 from envs.roads.parallel import ParallelRoad
 
 TEXEL = 0.125  # m
@@ -17,6 +21,8 @@ PERIOD = 16.0  # m: one dash and one gap
 DASH = 4.0  # m
 LINE_WIDTH = 0.2  # m
 SHOULDER = 1.5  # m of asphalt beyond the outer lines
+ZEBRA = 0.5  # m: a stripe of a zebra crossing, and a gap
+STOP_LINE = 0.4  # m: thickness of a stop line
 
 
 @dataclass(frozen=True)
@@ -83,3 +89,26 @@ def of_parallel_road(road: ParallelRoad) -> GroundTexture:
         solid = k in (0, road.lanes)
         paint += np.outer(np.ones(nx) if solid else dashes, line)
     return ripmap(np.stack((np.broadcast_to(asphalt, (nx, ny)), paint), axis=2), TEXEL, origin)
+
+
+def zebra_bars(crossing: Crossing) -> np.ndarray:
+    """The stripes of a zebra crossing, evenly about its middle; none where it is not painted.
+
+    Returns:
+        A row a stripe: x, y of the middle of its first edge [m], cosine and sine of the direction in which people walk,
+        its extent in that direction and across [m]. Shape: (stripes, 6).
+    """
+    start, walk = np.array(crossing.start), np.subtract(crossing.end, crossing.start)
+    length = np.hypot(*walk)
+    count = int((length / ZEBRA + 1) / 2) if crossing.zebra else 0
+    along = walk / length
+    at = (length - (2 * count - 1) * ZEBRA) / 2 + 2 * ZEBRA * np.arange(count)
+    corner = start + at[:, None] * along
+    return np.concatenate((corner, np.broadcast_to((*along, ZEBRA, crossing.width), (count, 4))), axis=1)
+
+
+def stop_bar(lane: Lane) -> np.ndarray:
+    """The stop line across the end of a lane, as `zebra_bars` describes a stripe. Shape: (1, 6)."""
+    heading = float(lane.heading_at(lane.length))
+    along = np.array([np.cos(heading), np.sin(heading)])
+    return np.array([[*(lane.position(lane.length) - STOP_LINE * along), *along, STOP_LINE, lane.width]])

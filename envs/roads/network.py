@@ -1,56 +1,137 @@
-"""Road networks: lanes between named nodes, and who drives ahead and behind on any of them.
+"""Road networks on the host: lanes between named nodes, routes through them, and what is wrong with an impossible one.
 
-A network is a graph whose edges are roads of one or more lanes, as in highway-env; a lane's number in the tables is its
-place in the order in which lanes were added. Neighbours on such a network are found by projecting every vehicle on the
-lane asked about, and, where connected lanes are searched, on those that lead into it and out of it. The parallel road
-of `envs.roads.parallel` is the fast case, in which sorting replaces the search; a test holds the two equal.
+A network is a graph whose edges are roads of one or more lanes, as in highway-env. Lanes are numbered in graph order:
+by their from node, then their to node, each in the order first added, then from left to right.
 """
 
-import functools
+import math
+from collections import deque
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import warp as wp
 
-from envs.errors import UserError
-from envs.precision import Functions
-from envs.roads import lanes as lane_geometry
+from envs.errors import UserError, unknown
 from envs.roads.lanes import Lane
-from envs.roads.parallel import END_MARGIN, SIDE_MARGIN
-from envs.state import world_struct
+from envs.roads.signals import Junction, Signal
 
 LaneIndex = tuple[str, str, int]
+# A lane's centre line [P, 2] in m, style of its left line, style of its right line, width in m.
+Polyline = tuple[np.ndarray, str, str, float]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A zebra crossing: a strip across lanes on which people walk.
+
+    Attributes:
+        start, end: where the walk across begins and ends, at the kerbs [m].
+        width: of the strip [m].
+        zebra: whether it is painted; people have right of way on a painted one.
+    """
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    width: float = 4.0
+    zebra: bool = True
 
 
 class RoadNetwork:
     """Lanes by (from node, to node, place on that road), the leftmost lane first.
 
     Attributes:
-        graph: from node -> to node -> the numbers of the road's lanes.
-        lanes: every lane, in the order added.
+        graph: from node -> to node -> the road's lanes.
+        crossings: where people cross.
+        signals: signal heads.
+        junctions: the plans that switch them.
+        stop_lines: lanes with a stop line painted across their end.
+        paved: strips of asphalt that are no lanes, as straight lanes of any width without lines.
     """
 
     def __init__(self):
-        self.graph: dict[str, dict[str, list[int]]] = {}
-        self.lanes: list[Lane] = []
+        self.graph: dict[str, dict[str, list[Lane]]] = {}
+        self.crossings: list[Crossing] = []
+        self.signals: list[Signal] = []
+        self.junctions: list[Junction] = []
+        self.stop_lines: list[LaneIndex] = []
+        self.paved: list[Lane] = []
 
     def add_lane(self, start: str, end: str, lane: Lane) -> LaneIndex:
         """Add a lane to the right of those that the road from `start` to `end` has already."""
         road = self.graph.setdefault(start, {}).setdefault(end, [])
-        road.append(len(self.lanes))
-        self.lanes.append(lane)
+        road.append(lane)
+        self.__dict__.pop("_order", None)
         return start, end, len(road) - 1
 
+    @cached_property
+    def _order(self) -> tuple[list[Lane], list[LaneIndex], dict[LaneIndex, int]]:
+        indices = [
+            (start, end, place)
+            for start, roads in self.graph.items()
+            for end, road in roads.items()
+            for place in range(len(road))
+        ]
+        return [self.graph[a][b][k] for a, b, k in indices], indices, {index: n for n, index in enumerate(indices)}
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Every lane, by number."""
+        return self._order[0]
+
+    @property
+    def indices(self) -> list[LaneIndex]:
+        """The index of every lane, by number."""
+        return self._order[1]
+
+    @property
+    def roads(self) -> list[tuple[str, str]]:
+        """(from, to) of every road, in graph order."""
+        return [(start, end) for start, roads in self.graph.items() for end in roads]
+
+    @property
+    def nodes(self) -> list[str]:
+        """Every node, in the order first met."""
+        return list(dict.fromkeys(node for start, end in self.roads for node in (start, end)))
+
     def number(self, index: LaneIndex) -> int:
-        """A lane's number in the tables.
+        """A lane's number.
 
         Raises:
             UserError: the network has no such lane.
         """
-        start, end, place = index
-        road = self.graph.get(start, {}).get(end, [])
-        if not 0 <= place < len(road):
-            raise UserError(f"the road network has no lane {index}; the road from '{start}' to '{end}' has {len(road)}")
-        return road[place]
+        if index not in self._order[2]:
+            start, end, _ = index
+            count = len(self.graph.get(start, {}).get(end, []))
+            raise UserError(f"the road network has no lane {index}; the road from '{start}' to '{end}' has {count}")
+        return self._order[2][index]
+
+    def lane(self, index: LaneIndex) -> Lane:
+        """The lane of that index; see `number`."""
+        return self.lanes[self.number(index)]
+
+    def shortest_path(self, start: str, goal: str) -> list[str]:
+        """The nodes of a path with the fewest roads, start and goal included; of several the first by name.
+
+        Raises:
+            UserError: no such node, or no path.
+        """
+        for node in (start, goal):
+            if node not in self.nodes:
+                raise unknown("node", node, self.nodes)
+        before: dict[str, str] = {start: start}
+        queue = deque([start])
+        while queue and goal not in before:
+            node = queue.popleft()
+            for following in sorted(self.graph.get(node, {})):
+                if following not in before:
+                    before[following] = node
+                    queue.append(following)
+        if goal not in before:
+            raise UserError(f"no road leads from node '{start}' to node '{goal}'")
+        path = [goal]
+        while path[-1] != start:
+            path.append(before[path[-1]])
+        return path[::-1]
 
     def connections(self, index: LaneIndex) -> list[tuple[int, float]]:
         """The lanes that continue a lane and those that lead into it, as highway-env's connected search has them.
@@ -59,104 +140,51 @@ class RoadNetwork:
             (lane number, offset) pairs: a distance s along that lane is s + offset along this one [m].
         """
         start, end, place = index
-        length = self.lanes[self.number(index)].length
-        onward = [(_same_place(road, place), length) for road in self.graph.get(end, {}).values()]
-        inward = [_same_place(roads[start], place) for roads in self.graph.values() if start in roads]
+        length = self.lane(index).length
+
+        def same_place(a: str, b: str) -> int:
+            return self.number((a, b, place if place < len(self.graph[a][b]) else 0))
+
+        onward = [(same_place(end, following), length) for following in self.graph.get(end, {})]
+        inward = [same_place(before, start) for before, roads in self.graph.items() if start in roads]
         return onward + [(lane, -self.lanes[lane].length) for lane in inward]
 
-    def table(self, dtype: str, device: str = "cpu"):
-        """The network as the Warp struct that `build` works on."""
-        real = wp.float32 if dtype == "float32" else wp.float64
-        functions = build(real)
+    def polylines(self) -> list[Polyline]:
+        """Each lane's centre line with the styles of its left and right markings and its width."""
+        return [(lane.centre_line(), *lane.lines, lane.width) for lane in self.lanes]
 
-        def array(values, kind):
-            return wp.array(np.array(values), dtype=kind, device=device)
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Least and greatest x and y of the lanes' surfaces: x0, y0, x1, y1 [m]."""
+        reach = max(lane.width for lane in self.lanes) / 2
+        points = np.concatenate([lane.centre_line() for lane in self.lanes])
+        return (*(points.min(axis=0) - reach), *(points.max(axis=0) + reach))
 
-        lanes = functions.Lanes()
-        rows = np.zeros((len(self.lanes), lane_geometry.PARAMETERS), dtype=np.float64)
-        for row, lane in zip(rows, self.lanes, strict=True):
-            row[: len(lane.parameters)] = lane.parameters
-        lanes.kind = array([lane.kind for lane in self.lanes], wp.int32)
-        lanes.parameters = wp.array(rows, dtype=real, device=device)
-        for name in ("length", "width", "speed_limit"):
-            setattr(lanes, name, array([getattr(lane, name) for lane in self.lanes], real))
+    def check(self, tolerance: float = 0.5) -> None:
+        """Raise for a network that cannot be driven.
 
-        network = functions.Network()
-        network.lanes = lanes
-        first, other, offset = [0], [], []
-        indices = {
-            number: (start, end, place)
-            for start, roads in self.graph.items()
-            for end, road in roads.items()
-            for place, number in enumerate(road)
-        }
-        for number in range(len(self.lanes)):
-            for lane, shift in self.connections(indices[number]):
-                other.append(lane)
-                offset.append(shift)
-            first.append(len(other))
-        network.first = array(first, wp.int32)
-        network.other = array(other or [0], wp.int32)
-        network.offset = array(offset or [0.0], real)
-        return network
+        Args:
+            tolerance: how far apart, along the road, a lane's end and its successor's start may be [m].
+
+        Raises:
+            UserError: no lanes, or a road that no lane of those which lead to it meets.
+        """
+        if not self.graph:
+            raise UserError("a road network needs at least one lane")
+        for node, roads in self.graph.items():
+            ends = [lane for road in self.graph.values() for lane in road.get(node, [])]
+            for following, road in roads.items():
+                gaps = [_gap(before, after) for before in ends for after in road]
+                if gaps and min(gaps) > tolerance:
+                    raise UserError(
+                        f"the road from '{node}' to '{following}' begins {min(gaps):.1f} m from the end of every lane "
+                        "that leads to it: lanes that follow each other must meet"
+                    )
 
 
-def _same_place(road: list[int], place: int) -> int:
-    return road[place] if place < len(road) else road[0]
-
-
-@functools.cache
-def build(real: type) -> Functions:
-    """Structs `Lanes` and `Network`, and `neighbours(world, network, w, i, lane, connected)`."""
-    World = world_struct(real)
-    geometry = lane_geometry.build(real)
-    Lanes, local_coordinates = geometry.Lanes, geometry.local_coordinates
-    end_margin, side_margin, half = real(END_MARGIN), real(SIDE_MARGIN), real(0.5)
-
-    @wp.struct
-    class Network:
-        lanes: Lanes
-        first: wp.array(dtype=wp.int32)  # [lane + 1] where a lane's connections begin
-        other: wp.array(dtype=wp.int32)  # [connection] the connected lane
-        offset: wp.array(dtype=real)  # [connection] m, what turns its s into the lane's
-
-    @wp.func
-    def on_lane(network: Network, lane: int, s: real, r: real, margin: real) -> bool:
-        return (
-            wp.abs(r) <= network.lanes.width[lane] * half + margin
-            and s >= -end_margin
-            and s < network.lanes.length[lane] + end_margin
-        )
-
-    @wp.func
-    def neighbours(world: World, network: Network, w: int, i: int, lane: int, connected: int) -> wp.vec2i:
-        """Slots ahead of and behind i on a lane, -1 for none. Ties as in `envs.roads.parallel`."""
-        s = local_coordinates(network.lanes, lane, world.x[w, i], world.y[w, i])[0]
-        ahead = int(-1)
-        behind = int(-1)
-        s_ahead = real(0.0)
-        s_behind = real(0.0)
-        begin = network.first[lane]
-        end = wp.where(connected != 0, network.first[lane + 1], begin)
-        for j in range(world.slots):
-            if j != i and world.kind[w, j] != 0:
-                for k in range(begin - 1, end):
-                    # The lane itself, then those connected to it; the first that holds the vehicle decides.
-                    search = int(lane)
-                    shift = real(0.0)
-                    if k >= begin:
-                        search = network.other[k]
-                        shift = network.offset[k]
-                    place = local_coordinates(network.lanes, search, world.x[w, j], world.y[w, j])
-                    if on_lane(network, search, place[0], place[1], side_margin):
-                        s_j = place[0] + shift
-                        if s <= s_j and (ahead < 0 or s_j <= s_ahead):
-                            ahead = j
-                            s_ahead = s_j
-                        if s_j < s and (behind < 0 or s_j > s_behind):
-                            behind = j
-                            s_behind = s_j
-                        break
-        return wp.vec2i(ahead, behind)
-
-    return Functions(Lanes=Lanes, Network=Network, on_lane=on_lane, neighbours=neighbours)
+def _gap(before: Lane, after: Lane) -> float:
+    """How far the start of a lane is from the end of another, less what side by side makes up for [m]."""
+    s = before.length
+    heading = float(before.heading_at(s))
+    dx, dy = after.position(0.0) - before.position(s)
+    along, across = dx * math.cos(heading) + dy * math.sin(heading), dy * math.cos(heading) - dx * math.sin(heading)
+    return math.hypot(along, max(abs(across) - (before.width + after.width) / 2, 0.0))

@@ -17,6 +17,7 @@ from envs.errors import UserError
 from envs.precision import Functions
 from envs.state import world_struct
 
+SORTED = True
 LANE_WIDTH = 4.0
 # Before a lane's start and past its end a vehicle of this length still counts as on it (highway-env's VEHICLE_LENGTH).
 END_MARGIN = 5.0
@@ -50,17 +51,18 @@ class ParallelRoad:
         """The y coordinate of a lane's centre line [m]."""
         return lane * self.lane_width
 
-    def polylines(self) -> list[tuple[np.ndarray, str, str]]:
-        """Each lane's centre line with the styles of its left and right markings.
+    def polylines(self) -> list[tuple[np.ndarray, str, str, float]]:
+        """Each lane's centre line with the styles of its left and right markings and its width.
 
         Returns:
-            A list of (points [P, 2] in m, left style, right style); a style is "solid", "dashed" or "none".
+            A list of (points [P, 2] in m, left style, right style, width in m); a style is "solid", "dashed" or "none".
         """
         return [
             (
                 np.array([[0.0, self.lane_center(lane)], [self.length, self.lane_center(lane)]]),
                 "solid" if lane == 0 else "dashed",
                 "solid" if lane == self.lanes - 1 else "none",
+                self.lane_width,
             )
             for lane in range(self.lanes)
         ]
@@ -70,21 +72,24 @@ class ParallelRoad:
 def build(real: type) -> Functions:
     """Struct `Road` and the Warp functions that every road module offers; lanes are numbers, distances in m.
 
-    closest_lane(road, x, y, heading)       the lane that a vehicle is on
-    along(road, lane, x, y)                 longitudinal coordinate of a point
-    lateral(road, lane, x, y)               distance to the right of the centre line
+    closest_lane(world, road, w, i)         set the lane that a vehicle is on, from that of the last frame
+    local(road, lane, x, y)                 (s, r) of a point: along the lane, and to the right of its centre line
+    local_of(world, road, w, i, lane)       the same of a vehicle
     heading_at(road, lane, s)               direction of the centre line
     on_lane(road, lane, x, y, margin)       whether a point lies on the lane, `margin` beyond its edges included
-    reachable(road, lane, x, y)             whether a lane change there may begin
+    reachable(world, road, w, i, lane)      whether a change to the lane may begin
     left_of, right_of(road, lane)           the lane beside, or -1
     same_road(road, a, b)                   whether two lanes are of one road
     speed_limit(road, lane)                 m/s
     gap(world, road, w, i, j)               distance from i to j along i's lane, centre to centre
     onward(world, road, w, i)               the lane to steer to, after the end of the present one where that is passed
+    has_planned_place(world, w, i)          whether the route asks for a place on the present road
+    wrong_way(world, road, w, i, lane)      whether a change to the lane leads away from that place
     sort(world, w)                          slots along the road, where that is what neighbours are found by
     front, rear(world, road, w, i, lane)    the slot ahead of and behind i on a lane, or -1
     """
     World = world_struct(real)
+    vec2 = wp.vec2f if real is wp.float32 else wp.vec2d
 
     @wp.struct
     class Road:
@@ -97,61 +102,75 @@ def build(real: type) -> Functions:
     half, two, zero = real(0.5), real(2.0), real(0.0)
 
     @wp.func
-    def closest_lane(road: Road, x: real, y: real, heading: real) -> int:
+    def closest_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
         # All lanes have one heading, so the nearest centre line decides. The first of two equally close lanes, as an
         # argmin takes it: a vehicle on the line belongs to the left lane.
-        return wp.clamp(int(wp.ceil(y / road.lane_width - half)), 0, road.lanes - 1)
+        place = wp.ceil(world.y[w, i] / road.lane_width - half)
+        world.lane[w, i] = wp.clamp(int(place), 0, road.lanes - 1)
 
     @wp.func
-    def along(road: Road, lane: int, x: real, y: real) -> real:
-        return x
-
-    @wp.func
-    def lateral(road: Road, lane: int, x: real, y: real) -> real:
+    def lateral(road: wp.ref[Road], lane: int, y: real) -> real:
         return y - real(lane) * road.lane_width
 
     @wp.func
-    def heading_at(road: Road, lane: int, s: real) -> real:
+    def local(road: wp.ref[Road], lane: int, x: real, y: real) -> vec2:
+        return vec2(x, lateral(road, lane, y))
+
+    @wp.func
+    def local_of(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> vec2:
+        return local(road, lane, world.x[w, i], world.y[w, i])
+
+    @wp.func
+    def heading_at(road: wp.ref[Road], lane: int, s: real) -> real:
         return zero
 
     @wp.func
-    def left_of(road: Road, lane: int) -> int:
+    def left_of(road: wp.ref[Road], lane: int) -> int:
         return lane - 1
 
     @wp.func
-    def right_of(road: Road, lane: int) -> int:
+    def right_of(road: wp.ref[Road], lane: int) -> int:
         return wp.where(lane < road.lanes - 1, lane + 1, -1)
 
     @wp.func
-    def same_road(road: Road, a: int, b: int) -> bool:
+    def same_road(road: wp.ref[Road], a: int, b: int) -> bool:
         return True
 
     @wp.func
-    def speed_limit(road: Road, lane: int) -> real:
+    def speed_limit(road: wp.ref[Road], lane: int) -> real:
         return road.speed_limit
 
     @wp.func
-    def gap(world: World, road: Road, w: int, i: int, j: int) -> real:
+    def gap(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int) -> real:
         return world.x[w, j] - world.x[w, i]
 
     @wp.func
-    def onward(world: World, road: Road, w: int, i: int) -> int:
+    def onward(world: wp.ref[World], road: wp.ref[Road], w: int, i: int) -> int:
         return world.target_lane[w, i]
 
     @wp.func
-    def within_ends(road: Road, x: real, before: real) -> bool:
+    def within_ends(road: wp.ref[Road], x: real, before: real) -> bool:
         return x >= -before and x < road.length + end_margin
 
     @wp.func
-    def on_lane(road: Road, lane: int, x: real, y: real, margin: real) -> bool:
-        return wp.abs(lateral(road, lane, x, y)) <= road.lane_width * half + margin and within_ends(road, x, end_margin)
+    def on_lane(road: wp.ref[Road], lane: int, x: real, y: real, margin: real) -> bool:
+        return wp.abs(lateral(road, lane, y)) <= road.lane_width * half + margin and within_ends(road, x, end_margin)
 
     @wp.func
-    def reachable(road: Road, lane: int, x: real, y: real) -> bool:
-        return wp.abs(lateral(road, lane, x, y)) <= two * road.lane_width and within_ends(road, x, zero)
+    def reachable(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
+        across = lateral(road, lane, world.y[w, i])
+        return wp.abs(across) <= two * road.lane_width and within_ends(road, world.x[w, i], zero)
 
     @wp.func
-    def sort(world: World, w: int):
+    def has_planned_place(world: wp.ref[World], w: int, i: int) -> bool:
+        return False
+
+    @wp.func
+    def wrong_way(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
+        return False
+
+    @wp.func
+    def sort(world: wp.ref[World], w: int):
         # Insertion sort: between two frames hardly any two vehicles change places.
         for a in range(1, world.slots):
             slot = world.order[w, a]
@@ -170,11 +189,11 @@ def build(real: type) -> Functions:
             world.rank[w, world.order[w, a]] = a
 
     @wp.func
-    def neighbour_here(world: World, road: Road, w: int, i: int, j: int, lane: int) -> bool:
+    def neighbour_here(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int, lane: int) -> bool:
         return j != i and world.kind[w, j] != 0 and on_lane(road, lane, world.x[w, j], world.y[w, j], side_margin)
 
     @wp.func
-    def front(world: World, road: Road, w: int, i: int, lane: int) -> int:
+    def front(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
         """The vehicle ahead of i on a lane; level counts as ahead, and of several level the last slot (highway-env)."""
         x = world.x[w, i]
         r = int(world.rank[w, i])
@@ -191,7 +210,7 @@ def build(real: type) -> Functions:
         return found
 
     @wp.func
-    def rear(world: World, road: Road, w: int, i: int, lane: int) -> int:
+    def rear(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
         """The vehicle behind i on a lane; of several level with each other the first slot (highway-env)."""
         x = world.x[w, i]
         r = int(world.rank[w, i] - 1)
@@ -206,10 +225,12 @@ def build(real: type) -> Functions:
         return found
 
     return Functions(
+        inline=None,
         Road=Road,
+        vec2=vec2,
         closest_lane=closest_lane,
-        along=along,
-        lateral=lateral,
+        local=local,
+        local_of=local_of,
         heading_at=heading_at,
         left_of=left_of,
         right_of=right_of,
@@ -219,7 +240,18 @@ def build(real: type) -> Functions:
         onward=onward,
         on_lane=on_lane,
         reachable=reachable,
+        has_planned_place=has_planned_place,
+        wrong_way=wrong_way,
         sort=sort,
         front=front,
         rear=rear,
     )
+
+
+def table(roads: list[ParallelRoad], dtype: str, device: str, connected: bool = False, destinations: None = None):
+    """The `Road` struct of the one road, which leads nowhere and connects to nothing."""
+    (road,) = roads
+    result = build(wp.float32 if dtype == "float32" else wp.float64).Road()
+    result.lanes, result.lane_width = road.lanes, road.lane_width
+    result.length, result.speed_limit = road.length, road.speed_limit
+    return result

@@ -1,10 +1,50 @@
 """The registry of scenarios: one line each."""
 
 from envs.errors import unknown
-from envs.scenarios import highway
+from envs.scenarios import (
+    crossing,
+    exit,
+    highway,
+    intersection,
+    intersection_signals,
+    lane_keeping,
+    merge,
+    parking,
+    racetrack,
+    roadworks,
+    roundabout,
+    two_way,
+    u_turn,
+)
 from envs.scenarios.base import Scenario
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (highway.HIGHWAY, highway.HIGHWAY_FAST)}
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        highway.HIGHWAY,
+        highway.HIGHWAY_FAST,
+        merge.MERGE,
+        merge.MERGE_GENERIC,
+        roundabout.ROUNDABOUT,
+        roundabout.ROUNDABOUT_GENERIC,
+        intersection.INTERSECTION,
+        intersection.INTERSECTION_CONTINUOUS,
+        intersection.INTERSECTION_MULTI,
+        intersection_signals.INTERSECTION_SIGNALS,
+        exit.EXIT,
+        racetrack.RACETRACK,
+        racetrack.RACETRACK_LARGE,
+        racetrack.RACETRACK_OVAL,
+        two_way.TWO_WAY,
+        u_turn.U_TURN,
+        parking.PARKING,
+        parking.PARKING_REPEAT,
+        parking.PARKING_PARKED,
+        lane_keeping.LANE_KEEPING,
+        roadworks.ROADWORKS,
+        crossing.CROSSING,
+    )
+}
 
 
 def get(name: str) -> Scenario:

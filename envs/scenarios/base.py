@@ -1,56 +1,98 @@
-"""What a scenario declares: a scene, who drives in it, for how long, and what is rewarded."""
+"""What a scenario declares: a map, who drives on it, for how long, and what is rewarded."""
 
 from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, ClassVar
 
+from envs.errors import UserError
+from envs.physics.actions import ACCELERATION_RANGE, META_ACTIONS, STEERING_RANGE
 from envs.physics.idm import DriverModel
+from envs.roads.network import RoadNetwork
 from envs.roads.parallel import ParallelRoad
 
 
 @dataclass(frozen=True)
+class ActionSet:
+    """What an agent may do.
+
+    Attributes:
+        kind: of the agents' vehicles, see `envs.state.KINDS`: "meta", "plain" or "dynamic".
+        names: the meta-actions offered, in the order of their numbers; empty for continuous actions.
+        throttle, steering: whether continuous actions have them, in this order.
+        acceleration_range: what throttle -1 and 1 mean [m/s2].
+        steering_range: what steering -1 and 1 mean [rad].
+    """
+
+    kind: str = "meta"
+    names: tuple[str, ...] = META_ACTIONS
+    throttle: bool = True
+    steering: bool = True
+    acceleration_range: tuple[float, float] = ACCELERATION_RANGE
+    steering_range: tuple[float, float] = STEERING_RANGE
+
+    def __post_init__(self):
+        if self.kind != "meta" and not (self.throttle or self.steering):
+            raise UserError("continuous actions need throttle, steering or both")
+
+    @property
+    def size(self) -> int:
+        """Numbers in one continuous action."""
+        return int(self.throttle) + int(self.steering)
+
+
+LONGITUDINAL = ActionSet(names=("SLOWER", "IDLE", "FASTER"))
+CONTINUOUS = ActionSet(kind="plain", names=())
+
+
+@dataclass(frozen=True)
 class Scenario:
-    """A scenario on a parallel road, with the names and defaults of highway-env's configuration.
+    """What every scenario has; each family adds its own parameters, with the names of highway-env's configuration.
 
     Attributes:
         name: the name by which it is made.
         family: scenarios of one family share spaces and meaning of actions, so policies move between them.
-        upstream_id: id of the highway-env environment that it equals.
-        lanes: number of lanes.
-        vehicles: vehicles besides the ego.
+        upstream_id: id of the highway-env environment that it equals, empty where there is none.
+        agents: vehicles that are told what to do.
+        vehicles: slots for others.
         simulation_frequency: frames a second of simulated time [Hz].
         policy_frequency: decisions a second [Hz].
         duration: time limit of an episode [s].
-        ego_spacing: room ahead of the ego at the start, in default gaps [1].
-        density: vehicles a default gap [1].
-        ego_speed: speed of the ego at the start [m/s].
-        speed_limit: of every lane [m/s].
-        road_length: of every lane [m].
-        others_collide: whether collisions between other vehicles are simulated.
-        collision_reward, right_lane_reward, high_speed_reward: weights of the reward's terms.
-        reward_speeds: speeds that the speed term maps to 0 and 1 [m/s].
-        target_speeds: slowest and fastest speed of the meta-actions and how many there are.
+        actions: what agents may do.
+        target_speeds: slowest and fastest speed of the meta-actions [m/s] and how many there are.
         driver: parameters of the other drivers.
+        connected_lanes: whether drivers see others on the lanes that lead into theirs and out of it.
+        regulated: whether drivers give way at crossings.
+        route_steps: roads on the longest route.
+        warm_up: how long the others drive before the agents enter [s].
+        network: a map to drive on in place of the scenario's own.
+        task: module whose `build(real, road_functions, action_functions)` gives the struct `Task` and the Warp
+            functions `spawn` and `score`.
     """
 
     name: str
     family: str
-    upstream_id: str
-    lanes: int = 4
+    upstream_id: str = ""
+    agents: int = 1
     vehicles: int = 50
     simulation_frequency: int = 15
     policy_frequency: int = 1
     duration: float = 40.0
-    ego_spacing: float = 2.0
-    density: float = 1.0
-    ego_speed: float = 25.0
-    speed_limit: float = 30.0
-    road_length: float = 10_000.0
-    others_collide: bool = True
-    collision_reward: float = -1.0
-    right_lane_reward: float = 0.1
-    high_speed_reward: float = 0.4
-    reward_speeds: tuple[float, float] = (20.0, 30.0)
+    actions: ActionSet = ActionSet()
     target_speeds: tuple[float, float, int] = (20.0, 30.0, 3)
     driver: DriverModel = field(default_factory=DriverModel)
+    connected_lanes: bool = False
+    regulated: bool = False
+    route_steps: int = 1
+    warm_up: float = 0.0
+    network: RoadNetwork | None = field(default=None, repr=False, compare=False)
+
+    task: ClassVar[ModuleType]
+
+    def __post_init__(self):
+        if self.agents < 1 or self.vehicles < 0:
+            raise UserError(f"a scenario needs an agent and no fewer than 0 others, not {self.agents}, {self.vehicles}")
+        if self.simulation_frequency < self.policy_frequency or self.policy_frequency < 1:
+            raise UserError("simulation_frequency must be at least policy_frequency, and that at least 1 Hz")
 
     @property
     def frames_per_step(self) -> int:
@@ -59,9 +101,29 @@ class Scenario:
 
     @property
     def slots(self) -> int:
-        """Vehicle slots a world needs, the ego's included."""
-        return self.vehicles + 1
+        """Vehicle slots a world needs, the agents' included."""
+        return self.agents + self.vehicles
 
-    def road(self) -> ParallelRoad:
-        """The carriageway."""
-        return ParallelRoad(self.lanes, self.road_length, self.speed_limit)
+    def make_maps(self) -> list[ParallelRoad] | list[RoadNetwork]:
+        """The maps that its worlds drive on: one parallel road, or any number of networks."""
+        raise NotImplementedError
+
+    def maps(self) -> list[ParallelRoad] | list[RoadNetwork]:
+        """The maps that are driven on."""
+        return [self.network] if self.network is not None else self.make_maps()
+
+    def destinations(self, maps: list) -> list[list[str]] | None:
+        """For each map the nodes that routes may lead to, by which `plan` counts them."""
+        return None
+
+    def road(self) -> ParallelRoad | RoadNetwork:
+        """The first of its maps."""
+        return self.maps()[0]
+
+    def task_values(self, maps: list, ego_kind: int) -> dict[str, Any]:
+        """The values of `Task`: numbers, and NumPy arrays for its arrays."""
+        raise NotImplementedError
+
+    def observation(self, simulation) -> list:
+        """The sensors of `observation="state"`: highway-env's observation of the environment it equals."""
+        raise NotImplementedError

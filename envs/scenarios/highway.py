@@ -6,16 +6,79 @@ from [-1, 0.5] to [0, 1]. An episode ends with a crash of the ego or at its time
 
 import functools
 import math
+import sys
+from dataclasses import dataclass
 
 import warp as wp
 
 from envs import random
 from envs.precision import Functions
+from envs.roads.parallel import ParallelRoad
+from envs.scenarios import scoring
 from envs.scenarios.base import Scenario
-from envs.state import IDM, META, PLAIN, world_struct
+from envs.scenarios.placing import CAR_SIZE
+from envs.sensors.kinematics import Kinematics
+from envs.state import IDM, META, world_struct
 
-HIGHWAY = Scenario(name="highway", family="highway", upstream_id="highway-v0")
-HIGHWAY_FAST = Scenario(
+
+@dataclass(frozen=True)
+class Highway(Scenario):
+    """Parameters of the family.
+
+    Attributes:
+        lanes: number of lanes.
+        ego_spacing: room ahead of the ego at the start, in default gaps [1].
+        density: vehicles a default gap [1].
+        ego_speed: speed of the ego at the start [m/s].
+        speed_limit: of every lane [m/s].
+        road_length: of every lane [m].
+        others_collide: whether collisions between other vehicles are simulated.
+        collision_reward, right_lane_reward, high_speed_reward: weights of the reward's terms.
+        reward_speeds: speeds that the speed term maps to 0 and 1 [m/s].
+    """
+
+    lanes: int = 4
+    ego_spacing: float = 2.0
+    density: float = 1.0
+    ego_speed: float = 25.0
+    speed_limit: float = 30.0
+    road_length: float = 10_000.0
+    others_collide: bool = True
+    collision_reward: float = -1.0
+    right_lane_reward: float = 0.1
+    high_speed_reward: float = 0.4
+    reward_speeds: tuple[float, float] = (20.0, 30.0)
+
+    task = sys.modules[__name__]
+
+    def make_maps(self) -> list[ParallelRoad]:
+        """See `Scenario.make_maps`."""
+        return [ParallelRoad(self.lanes, self.road_length, self.speed_limit)]
+
+    def task_values(self, maps: list[ParallelRoad], ego_kind: int) -> dict[str, float | int]:
+        """See `Scenario.task_values`."""
+        return {
+            "ego_kind": ego_kind,
+            "ego_speed": self.ego_speed,
+            "ego_spacing": self.ego_spacing,
+            "density": self.density,
+            "others_collide": int(self.others_collide),
+            "collision_reward": self.collision_reward,
+            "right_lane_reward": self.right_lane_reward,
+            "high_speed_reward": self.high_speed_reward,
+            "speed_low": self.reward_speeds[0],
+            "speed_high": self.reward_speeds[1],
+            "step_duration": 1.0 / self.policy_frequency,
+            "duration": self.duration,
+        }
+
+    def observation(self, simulation) -> list:
+        """See `Scenario.observation`."""
+        return [Kinematics(simulation)]
+
+
+HIGHWAY = Highway(name="highway", family="highway", upstream_id="highway-v0")
+HIGHWAY_FAST = Highway(
     name="highway-fast",
     family="highway",
     upstream_id="highway-fast-v0",
@@ -27,19 +90,19 @@ HIGHWAY_FAST = Scenario(
     others_collide=False,
 )
 
-CAR_SIZE = (5.0, 2.0, 1.5)  # m: length, width, height
 # Draws a vehicle makes when it is spawned.
 LANE, SPEED, SPACING, EXPONENT, DRAWS = 0, 1, 2, 3, 4
 
 
 @functools.cache
 def build(real: type, road_functions, action_functions) -> Functions:
-    """Struct `Task`, `spawn(world, road, speeds, task, seed, w)` and `score(world, road, task, w)`."""
+    """Struct `Task`, `spawn(world, road, controls, task, seed, w)` and `score(...)`."""
     World, Road = world_struct(real), road_functions.Road
-    TargetSpeeds = action_functions.TargetSpeeds
+    Controls = action_functions.Controls
     uniform, below = random.build(real).uniform, random.build(real).below
     spawn_purpose = random.SPAWN
-    idm, meta, plain = IDM, META, PLAIN
+    scores = scoring.build(real, road_functions)
+    idm, meta = IDM, META
     zero, one, pi = real(0.0), real(1.0), real(math.pi)
     length, width, height = (real(size) for size in CAR_SIZE)
     k_lane, k_speed, k_spacing, k_exponent, draws = LANE, SPEED, SPACING, EXPONENT, DRAWS
@@ -60,7 +123,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         duration: real
 
     @wp.func
-    def place(world: World, road: Road, w: int, i: int, lane: int, x: real, speed: real):
+    def place(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int, x: real, speed: real):
         y = real(lane) * road.lane_width
         world.x[w, i] = x
         world.y[w, i] = y
@@ -86,18 +149,17 @@ def build(real: type, road_functions, action_functions) -> Functions:
         world.kind[w, i] = idm
         world.crashed[w, i] = 0
         world.has_impact[w, i] = 0
+        world.changes_lanes[w, i] = 1
         world.checks_collisions[w, i] = 1
         world.order[w, i] = i
         world.rank[w, i] = i
 
     @wp.func
-    def spawn(world: World, road: Road, speeds: TargetSpeeds, task: Task, seed: wp.uint64, w: int):
+    def spawn(
+        world: wp.ref[World], road: wp.ref[Road], controls: Controls, task: wp.ref[Task], seed: wp.uint64, w: int
+    ):
         """Begin the world's next episode: vehicles queue up, each a random gap ahead of the last, on random lanes."""
-        episode = world.episode[w] + 1
-        world.episode[w] = episode
-        world.time[w] = zero
-        world.episode_return[w] = zero
-        world.episode_length[w] = 0
+        episode = world.episode[w]
         id = world.world_id[w]
         gap_scale = wp.exp(real(-5.0) / real(40.0) * real(road.lanes))
         x = real(0.0)
@@ -120,20 +182,25 @@ def build(real: type, road_functions, action_functions) -> Functions:
                 world.checks_collisions[w, i] = task.others_collide
         world.kind[w, 0] = task.ego_kind
         if task.ego_kind == meta:
-            index = action_functions.index_of(speeds, task.ego_speed)
+            index = action_functions.index_of(controls, task.ego_speed)
             world.speed_index[w, 0] = index
-            world.target_speed[w, 0] = action_functions.speed_of(speeds, index)
+            world.target_speed[w, 0] = action_functions.speed_of(controls, index)
         elif task.ego_kind == idm:
             world.target_speed[w, 0] = road.speed_limit
         else:
             world.target_speed[w, 0] = zero
 
     @wp.func
-    def score(world: World, road: Road, task: Task, w: int):
+    def score(
+        world: wp.ref[World],
+        road: wp.ref[Road],
+        controls: Controls,
+        task: wp.ref[Task],
+        commands: wp.array2d(dtype=wp.float32),
+        w: int,
+    ):
         """Reward and end of the policy step that was just simulated."""
-        lane = world.target_lane[w, 0]
-        if world.kind[w, 0] == plain:
-            lane = world.lane[w, 0]
+        lane = scores.chosen_lane(world, w, 0)
         forward = world.speed[w, 0] * world.cos_heading[w, 0]
         speed_term = wp.clamp((forward - task.speed_low) / (task.speed_high - task.speed_low), zero, one)
         lane_term = real(lane) / real(wp.max(road.lanes - 1, 1))
@@ -144,36 +211,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
         )
         best = task.high_speed_reward + task.right_lane_reward
         reward = (total - task.collision_reward) / (best - task.collision_reward)
-        if not road_functions.on_lane(road, world.lane[w, 0], world.x[w, 0], world.y[w, 0], zero):
+        if not scores.on_road(world, road, w, 0):
             reward = zero
-        world.time[w] = world.time[w] + task.step_duration
-        world.reward[w] = reward
-        world.episode_return[w] = world.episode_return[w] + reward
-        world.episode_length[w] = world.episode_length[w] + 1
-        world.terminated[w] = world.crashed[w, 0]
-        world.truncated[w] = wp.where(world.time[w] >= task.duration, 1, 0)
-        world.ego_speed[w] = world.speed[w, 0]
-        world.ego_crashed[w] = world.crashed[w, 0]
-        if world.terminated[w] + world.truncated[w] != 0:
-            world.final_return[w] = world.episode_return[w]
-            world.final_length[w] = world.episode_length[w]
+        scores.conclude(world, w, reward, world.crashed[w, 0] != 0, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)
-
-
-def task_values(scenario: Scenario, ego_kind: int) -> dict[str, float | int]:
-    """The values of `Task` for a scenario."""
-    return {
-        "ego_kind": ego_kind,
-        "ego_speed": scenario.ego_speed,
-        "ego_spacing": scenario.ego_spacing,
-        "density": scenario.density,
-        "others_collide": int(scenario.others_collide),
-        "collision_reward": scenario.collision_reward,
-        "right_lane_reward": scenario.right_lane_reward,
-        "high_speed_reward": scenario.high_speed_reward,
-        "speed_low": scenario.reward_speeds[0],
-        "speed_high": scenario.reward_speeds[1],
-        "step_duration": 1.0 / scenario.policy_frequency,
-        "duration": scenario.duration,
-    }

@@ -53,7 +53,7 @@ def build(real: type) -> Functions:
 
     @wp.func
     def dress(
-        world: World,
+        world: wp.ref[World],
         seed: wp.uint64,
         bounds: wp.array2d(dtype=wp.float32),
         colours: wp.array2d(dtype=wp.float32),

@@ -14,6 +14,8 @@ class Sensor(Protocol):
         finals: the last observations of episodes that ended, valid where one just did. Shape: as `outputs`.
         spaces: the spaces of one world's observations.
         memory: tensors that belong to the state of an episode, beyond the outputs.
+
+    A sensor with an attribute `early` that is True observes a step between the agents' actions and their effect.
     """
 
     outputs: dict[str, torch.Tensor]

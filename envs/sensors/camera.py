@@ -1,7 +1,7 @@
 """The camera: what a rig sees of every world, as colour, depth and semantic class, on a CPU or a GPU.
 
-Everything that stands on the road is an upright prism. `columns` says which of them an image column meets, `surfaces`
-what they and the ground look like, `painter` fills the pixels.
+Everything that stands on the road is an upright prism. `columns` says which of them an image column meets, `bodies`,
+`heads` and `surfaces` what they, signals and the ground look like, `painter` fills the pixels.
 """
 
 import math
@@ -14,8 +14,8 @@ from gymnasium import spaces
 from envs.errors import UserError, unknown
 from envs.launch import Launch
 from envs.phases import ENDED
-from envs.roads import ground
-from envs.sensors import appearance, columns, painter, rig, surfaces
+from envs.roads import ground, tiles
+from envs.sensors import appearance, columns, heads, painter, rig, surfaces
 from envs.sensors.columns import FACTS, MAX_CANDIDATES, SIGHT
 from envs.sensors.surfaces import CLASSES
 
@@ -54,8 +54,11 @@ class Camera:
         if self.rig.width * self.rig.height % 16:
             raise UserError(f"a rig's image must have a multiple of 16 pixels, not {self.rig.height}x{self.rig.width}")
         self._simulation, self._frames, self._randomize = simulation, frames, int(randomize)
-        self._columns, self._surfaces = columns.build(simulation.real), surfaces.build(simulation.real)
-        self._painter = painter.build(simulation.real, tuple(channel for channel in CHANNELS if channel in channels))
+        tiled = simulation.maps is not None
+        self._columns, self._surfaces = columns.build(simulation.real), surfaces.build(simulation.real, tiled)
+        filled = tuple(channel for channel in CHANNELS if channel in channels)
+        signals = any(network.signals for network in simulation.maps or ())
+        self._painter = painter.build(simulation.real, filled, tiled, signals)
         n, device = simulation.num_worlds, simulation.device
         height, width = self.rig.height, self.rig.width
 
@@ -81,16 +84,16 @@ class Camera:
         self.finals = {name: torch.zeros_like(output) for name, output in self.outputs.items()}
         self._images = images
 
-        cameras = len(self.rig.cameras)
+        cameras, candidates = len(self.rig.cameras), MAX_CANDIDATES + heads.MAX_HEADS * signals
         slots = simulation.state.slots
         # What an episode looks like is part of its state; the rest of the scratch is made anew for every image.
         self.memory = {"look": zeros(n, len(appearance.NAMES)), "paint": zeros(n, slots, 3)}
         self._scratch_tensors = {
             **self.memory,
-            "facts": zeros(n, MAX_CANDIDATES, FACTS),
-            "slot": zeros(n, MAX_CANDIDATES, dtype=torch.int32),
-            "first_column": zeros(n, cameras, MAX_CANDIDATES),
-            "last_column": zeros(n, cameras, MAX_CANDIDATES),
+            "facts": zeros(n, candidates, FACTS),
+            "slot": zeros(n, candidates, dtype=torch.int32),
+            "first_column": zeros(n, cameras, candidates),
+            "last_column": zeros(n, cameras, candidates),
             "count": zeros(n, dtype=torch.int32),
             "rows": zeros(n, height, 4),
         }
@@ -99,7 +102,8 @@ class Camera:
             dtype = wp.vec4f if name == "rows" else None
             setattr(self._scratch, name, wp.from_torch(tensor, dtype=dtype))
         self._tables = self._rig_tables()
-        self._ground = self._ground_texture()
+        self._ground = self._ground_tiles() if tiled else self._ground_texture()
+        self._heads = heads.table(simulation.maps, simulation.real, simulation.warp_device) if signals else None
         self._bounds = self._array(np.array(list(appearance.QUANTITIES.values()), dtype=np.float32))
         self._colours = self._array(np.array(appearance.BODY_COLOURS, dtype=np.float32))
 
@@ -135,6 +139,17 @@ class Camera:
         terrain.texel, terrain.origin = texture.texel, texture.origin
         return terrain
 
+    def _ground_tiles(self):
+        maps = tiles.of_networks(self._simulation.maps)
+        terrain = self._surfaces.Ground()
+        device = self._simulation.warp_device
+        terrain.texels = wp.array(maps.texels.reshape(-1, 2), dtype=wp.vec2ub, device=device)
+        terrain.corner = wp.array(maps.corner, dtype=self._simulation.real, device=device)
+        for name in ("index", "columns", "rows", "first"):
+            setattr(terrain, name, self._array(getattr(maps, name)))
+        terrain.texel = ground.TEXEL
+        return terrain
+
     def launches(self, which: int, restart: bool = False) -> list[Launch]:
         """See `envs.sensors.base.Sensor`."""
         simulation, k = self._simulation, self._painter
@@ -156,6 +171,9 @@ class Camera:
         elif stacked:
             program.append(Launch(k.shift_frames, (stride,), (words, frame_words, stride)))
         program.append(Launch(self._columns.cull, (), (world, self._tables, self._scratch, which)))
+        if self._heads is not None:
+            inputs = (world, self._tables, self._heads, self._scratch, which)
+            program.append(Launch(heads.build(simulation.real).gather, (), inputs))
         inputs = (world, self._tables, self._ground, self._scratch, seed, self._images, which)
         program.append(Launch(k.paint, rays, inputs))
         if anew and stacked:

@@ -12,7 +12,7 @@ import warp as wp
 from envs.phases import ENDED
 from envs.precision import Functions
 from envs.sensors.appearance import INDEX
-from envs.state import world_struct
+from envs.state import LANDMARK, world_struct
 
 SIGHT = 220.0  # m, prisms farther off are not drawn
 MAX_CANDIDATES = 48  # prisms a world that are considered: the first in slot order within sight
@@ -27,7 +27,7 @@ def build(real: type) -> Functions:
     """Structs of the camera's tables and scratch, kernel `cull`, functions `ray_of` and `meet`."""
     World = world_struct(real)
     f = wp.float32
-    ended = ENDED
+    ended, landmark = ENDED, LANDMARK
     far, sight, braking, max_candidates = f(1.0e9), f(SIGHT), f(BRAKING), MAX_CANDIDATES
     LIGHT, HAZE, SKY_R, SKY_G, SKY_B, ZENITH = (
         INDEX[k] for k in ("light", "haze", "sky_r", "sky_g", "sky_b", "zenith")
@@ -55,9 +55,10 @@ def build(real: type) -> Functions:
         paint: wp.array3d(dtype=wp.float32)  # [world, slot, channel] body colour
         rows: wp.array2d(dtype=wp.vec4f)  # [world, row] ground: distance, haze, footprint along, across; sky: -1, RGB
         count: wp.array(dtype=wp.int32)  # [world] candidates
-        slot: wp.array2d(dtype=wp.int32)  # [world, candidate]
+        slot: wp.array2d(dtype=wp.int32)  # [world, candidate] -1 - head for a signal head
         # [world, candidate, fact] in the ego's frame: forward, right [m], cosine and sine of the relative heading, half
-        # length, half width, height [m], 1 where braking, -1 or +1 where changing lane to the left or right
+        # length, half width, height [m], 1 where braking, -1 or +1 where changing lane to the left or right; of a
+        # signal head in place of the last two what it shows and 1 where that is an arrow
         facts: wp.array3d(dtype=wp.float32)
         first_column: wp.array3d(dtype=wp.float32)  # [world, camera, candidate] leftmost that it may touch
         last_column: wp.array3d(dtype=wp.float32)  # [world, camera, candidate]
@@ -88,11 +89,11 @@ def build(real: type) -> Functions:
         leave: wp.float32
 
     @wp.func
-    def skipped(world: World, which: int, w: int) -> bool:
+    def skipped(world: wp.ref[World], which: int, w: int) -> bool:
         return which == ended and world.terminated[w] + world.truncated[w] == 0
 
     @wp.func
-    def survey_rows(tables: RigTables, scratch: Scratch, w: int):
+    def survey_rows(tables: wp.ref[RigTables], scratch: wp.ref[Scratch], w: int):
         """What every pixel of an image row shares: how far its ray meets the ground, or the colour of its sky."""
         one = f(1.0)
         top = f(255.0)
@@ -123,7 +124,9 @@ def build(real: type) -> Functions:
                 scratch.rows[w, tables.first_row[camera] + row] = facts
 
     @wp.func
-    def columns_of(tables: RigTables, camera: int, yaw: f, forward: f, right: f, c: f, s: f, hl: f, hw: f) -> wp.vec2f:
+    def columns_of(
+        tables: wp.ref[RigTables], camera: int, yaw: f, forward: f, right: f, c: f, s: f, hl: f, hw: f
+    ) -> wp.vec2f:
         """First and last column that a box can touch: centre (forward, right), axis (c, s), half sizes hl and hw."""
         cy = wp.cos(yaw)
         sy = wp.sin(yaw)
@@ -160,6 +163,11 @@ def build(real: type) -> Functions:
         scale = tables.columns_per_unit[camera]
         return wp.vec2f(middle_column + low * scale, middle_column + high * scale)
 
+    @wp.func
+    def jitter_of(scratch: wp.ref[Scratch], w: int) -> f:
+        """Error of the cameras' direction [rad]."""
+        return scratch.look[w, YAW]
+
     @wp.kernel(module="unique")
     def cull(world: World, tables: RigTables, scratch: Scratch, which: int, first_world: int):
         """Gather the prisms within sight and the columns that they may touch; survey the rows."""
@@ -171,7 +179,7 @@ def build(real: type) -> Functions:
         y = world.y[w, 0]
         ce = f(world.cos_heading[w, 0])
         se = f(world.sin_heading[w, 0])
-        jitter = scratch.look[w, YAW]
+        jitter = jitter_of(scratch, w)
         count = int(0)
         for j in range(1, world.slots):
             dx = f(world.x[w, j] - x)
@@ -201,14 +209,14 @@ def build(real: type) -> Functions:
                     scratch.facts[w, count, 3] = s
                     scratch.facts[w, count, 4] = hl
                     scratch.facts[w, count, 5] = hw
-                    scratch.facts[w, count, 6] = f(world.height[w, j])
+                    scratch.facts[w, count, 6] = wp.where(world.kind[w, j] == landmark, f(0.0), f(world.height[w, j]))
                     scratch.facts[w, count, 7] = wp.where(f(world.acceleration[w, j]) < braking, f(1.0), f(0.0))
                     scratch.facts[w, count, 8] = f(wp.clamp(world.target_lane[w, j] - world.lane[w, j], -1, 1))
                     count = count + 1
         scratch.count[w] = count
 
     @wp.func
-    def ray_of(tables: RigTables, scratch: Scratch, w: int, index: int) -> Ray:
+    def ray_of(tables: wp.ref[RigTables], scratch: wp.ref[Scratch], w: int, index: int) -> Ray:
         """The ray of one of a rig's columns, with the world's mounting errors."""
         ray = Ray()
         camera = index / tables.width
@@ -227,7 +235,7 @@ def build(real: type) -> Functions:
         return ray
 
     @wp.func
-    def touches(tables: RigTables, scratch: Scratch, ray: Ray, k: int) -> bool:
+    def touches(tables: wp.ref[RigTables], scratch: wp.ref[Scratch], ray: Ray, k: int) -> bool:
         """Whether a candidate may be met in this column; on a round image also one turn to either side."""
         low = scratch.first_column[ray.world, ray.camera, k]
         high = scratch.last_column[ray.world, ray.camera, k]
@@ -240,7 +248,7 @@ def build(real: type) -> Functions:
         return (column + turn >= low and column + turn <= high) or (column - turn >= low and column - turn <= high)
 
     @wp.func
-    def meet(tables: RigTables, scratch: Scratch, ray: Ray, beyond: f) -> Meeting:
+    def meet(tables: wp.ref[RigTables], scratch: wp.ref[Scratch], ray: Ray, beyond: f) -> Meeting:
         """The first prism that the ray enters farther off than `beyond`."""
         meeting = Meeting()
         meeting.candidate = -1
@@ -289,6 +297,8 @@ def build(real: type) -> Functions:
         Ray=Ray,
         Meeting=Meeting,
         skipped=skipped,
+        columns_of=columns_of,
+        jitter_of=jitter_of,
         cull=cull,
         ray_of=ray_of,
         meet=meet,

@@ -32,7 +32,7 @@ def build(real: type) -> Functions:
         return wp.float32(wp.clamp(value / scale, -one, one))
 
     @wp.func
-    def visible(world: World, w: int, j: int) -> bool:
+    def visible(world: wp.ref[World], w: int, j: int) -> bool:
         dx = world.x[w, j] - world.x[w, 0]
         dy = world.y[w, j] - world.y[w, 0]
         return world.kind[w, j] != 0 and dx > -behind and dx * dx + dy * dy < sight * sight

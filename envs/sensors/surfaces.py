@@ -1,31 +1,35 @@
-"""How things look: the ground under a pixel and the body of a vehicle, before haze."""
+"""How the ground looks, before haze, and the classes of all that is seen; `envs.sensors.bodies` has what stands on it.
+
+There are two kinds of ground, and a kernel is built for one of them: the texture of a straight carriageway, which one
+look-up a pixel reads, and the tiles of any road network.
+"""
 
 import functools
 
 import warp as wp
 
 from envs.precision import Functions
-from envs.sensors import columns
-from envs.sensors.appearance import INDEX
+from envs.roads import tiles
+from envs.sensors import columns, light
 from envs.state import world_struct
 
-SKY, TERRAIN, ROAD, MARKING, VEHICLE = range(5)
-CLASSES = ("sky", "terrain", "road", "marking", "vehicle")
+# Numbers of the classes are part of recorded images: append, never renumber.
+CLASSES = ("sky", "terrain", "road", "marking", "vehicle", "person", "cyclist", "obstacle", "signal")
+SKY, TERRAIN, ROAD, MARKING, VEHICLE, PERSON, CYCLIST, OBSTACLE, SIGNAL = range(len(CLASSES))
+MAX_TAPS = 4  # rectangles that stand for a footprint askew to the tiles
+
+
+@wp.func
+def level_of(extent: wp.float32, last: int) -> int:
+    # The power of two at or below an extent in texels, read off the exponent of the float.
+    return wp.min((wp.cast(wp.max(extent, wp.float32(1.0)), wp.int32) >> 23) - 127, last)
 
 
 @functools.cache
-def build(real: type) -> Functions:
-    """Structs `Ground`, `Palette`, `Footing`, `Pixel`; functions `palette_of`, `footing_of`, `ground`, `body`."""
-    World = world_struct(real)
-    column_functions = columns.build(real)
-    Scratch, Ray, Meeting = column_functions.Scratch, column_functions.Ray, column_functions.Meeting
+def of_texture(real: type) -> Functions:
+    """Struct `Ground`, an `envs.roads.ground.GroundTexture`, and how it is read, as `build` has it."""
+    World, Ray = world_struct(real), columns.build(real).Ray
     f = wp.float32
-    LIGHT, SUN_X, SUN_Y, HAZE = (INDEX[k] for k in ("light", "sun_x", "sun_y", "haze"))
-    SKY_R, SKY_G, SKY_B = (INDEX[k] for k in ("sky_r", "sky_g", "sky_b"))
-    ASPHALT, WARMTH, PAINT = (INDEX[k] for k in ("asphalt", "warmth", "paint"))
-    TERRAIN_R, TERRAIN_G, TERRAIN_B = (INDEX[k] for k in ("terrain_r", "terrain_g", "terrain_b"))
-    terrain_class, road_class, marking_class = TERRAIN, ROAD, MARKING
-    rear, front, left = columns.REAR, columns.FRONT, columns.LEFT
 
     @wp.struct
     class Ground:
@@ -38,17 +42,6 @@ def build(real: type) -> Functions:
         origin: wp.float32  # m
 
     @wp.struct
-    class Palette:
-        """A world's colours in its light, each channel in [0, 255]."""
-
-        light: wp.float32
-        sky: wp.vec3f
-        asphalt: wp.vec3f
-        marking: wp.float32
-        terrain: wp.vec3f
-        clear: wp.float32  # m2, square of the distance at which half of the contrast is gone
-
-    @wp.struct
     class Footing:
         """A ray over the texture: where it starts and its direction, in texels."""
 
@@ -57,34 +50,8 @@ def build(real: type) -> Functions:
         along_x: wp.float32
         along_y: wp.float32
 
-    @wp.struct
-    class Pixel:
-        colour: wp.vec3f
-        label: wp.int32
-
     @wp.func
-    def palette_of(scratch: Scratch, w: int) -> Palette:
-        palette = Palette()
-        light = scratch.look[w, LIGHT]
-        top = f(255.0)
-        asphalt = scratch.look[w, ASPHALT] * light
-        warmth = scratch.look[w, WARMTH] * light
-        palette.light = light
-        palette.sky = wp.vec3f(
-            wp.min(scratch.look[w, SKY_R] * light, top),
-            wp.min(scratch.look[w, SKY_G] * light, top),
-            wp.min(scratch.look[w, SKY_B] * light, top),
-        )
-        palette.asphalt = wp.vec3f(asphalt + warmth, asphalt, asphalt - warmth)
-        palette.marking = wp.min(scratch.look[w, PAINT] * light, top)
-        palette.terrain = (
-            wp.vec3f(scratch.look[w, TERRAIN_R], scratch.look[w, TERRAIN_G], scratch.look[w, TERRAIN_B]) * light
-        )
-        palette.clear = scratch.look[w, HAZE] * scratch.look[w, HAZE]
-        return palette
-
-    @wp.func
-    def footing_of(world: World, terrain: Ground, ray: Ray) -> Footing:
+    def footing_of(world: wp.ref[World], terrain: wp.ref[Ground], ray: Ray) -> Footing:
         footing = Footing()
         w = ray.world
         c = f(world.cos_heading[w, 0])
@@ -101,13 +68,7 @@ def build(real: type) -> Functions:
         return footing
 
     @wp.func
-    def level_of(extent: f, last: int) -> int:
-        # The power of two at or below an extent in texels, read off the exponent of the float.
-        return wp.min((wp.cast(wp.max(extent, f(1.0)), wp.int32) >> 23) - 127, last)
-
-    @wp.func
-    def ground(terrain: Ground, palette: Palette, footing: Footing, row: wp.vec4f) -> Pixel:
-        """The ground where a row's ray meets it; `row` is the survey's (distance, haze, footprint along, across)."""
+    def coverage(terrain: wp.ref[Ground], footing: Footing, row: wp.vec4f) -> wp.vec2f:
         steep_x = wp.abs(footing.along_x)
         steep_y = wp.abs(footing.along_y)
         i = level_of(steep_x * row[2] + steep_y * row[3], terrain.levels_x - 1)
@@ -129,7 +90,169 @@ def build(real: type) -> Functions:
         reach = f(0.5) * extent
         inside = wp.min(across + reach, f(terrain.size_y)) - wp.max(across - reach, f(0.0))
         road = (here[0] + (there[0] - here[0]) * share) * wp.clamp(inside / extent, f(0.0), f(1.0))
-        painted = here[1] + (there[1] - here[1]) * share
+        return wp.vec2f(road, here[1] + (there[1] - here[1]) * share)
+
+    return Functions(Ground=Ground, Footing=Footing, footing_of=footing_of, coverage=coverage)
+
+
+@functools.cache
+def of_tiles(real: type) -> Functions:
+    """Struct `Ground`, the `envs.roads.tiles.GroundTiles` of all maps, and how it is read, as `build` has it."""
+    World, Ray = world_struct(real), columns.build(real).Ray
+    f = wp.float32
+    bits, stride = tiles.TEXELS.bit_length() - 1, 2 * tiles.TEXELS
+    edge, texels_of_tile = tiles.TEXELS, tiles.TEXELS_OF_TILE
+    taps_at_most, widest = MAX_TAPS, float(MAX_TAPS * tiles.TEXELS)
+
+    @wp.struct
+    class Ground:
+        texels: wp.array(dtype=wp.vec2ub)  # road, paint
+        index: wp.array(dtype=wp.int32)
+        corner: wp.array2d(dtype=real)  # [map, 2] m
+        columns: wp.array(dtype=wp.int32)  # [map]
+        rows: wp.array(dtype=wp.int32)  # [map]
+        first: wp.array(dtype=wp.int32)  # [map]
+        texel: wp.float32  # m
+
+    @wp.struct
+    class Footing:
+        """A ray over a map's tiles: where it starts and its direction, in texels."""
+
+        x: wp.float32
+        y: wp.float32
+        along_x: wp.float32
+        along_y: wp.float32
+        columns: wp.int32
+        rows: wp.int32
+        first: wp.int32
+
+    @wp.func
+    def footing_of(world: wp.ref[World], terrain: wp.ref[Ground], ray: Ray) -> Footing:
+        footing = Footing()
+        w = ray.world
+        number = world.map[w]
+        c = f(world.cos_heading[w, 0])
+        s = f(world.sin_heading[w, 0])
+        inverse = f(1.0) / terrain.texel
+        # From the map's corner, where precision is still that of the simulation.
+        footing.x = (f(world.x[w, 0] - terrain.corner[number, 0]) + ray.mount * c) * inverse
+        footing.y = (f(world.y[w, 0] - terrain.corner[number, 1]) + ray.mount * s) * inverse
+        footing.along_x = (ray.forward * c - ray.right * s) * inverse
+        footing.along_y = (ray.forward * s + ray.right * c) * inverse
+        footing.columns = terrain.columns[number]
+        footing.rows = terrain.rows[number]
+        footing.first = terrain.first[number]
+        return footing
+
+    @wp.func
+    def tile_at(terrain: wp.ref[Ground], footing: Footing, column: int, row: int) -> int:
+        """The tile in a map's column and row; terrain all around."""
+        if column < 0 or row < 0 or column >= footing.columns or row >= footing.rows:
+            return 0
+        return terrain.index[footing.first + row * footing.columns + column]
+
+    @wp.func
+    def place_of(tile: int, x: int, y: int, i: int, j: int) -> int:
+        """Where a texel of level (i, j) is; x and y count from the corner of any tile."""
+        size_x = edge >> i
+        size_y = edge >> j
+        column = stride - 2 * size_x + (x & (size_x - 1))
+        return tile * texels_of_tile + column * stride + stride - 2 * size_y + (y & (size_y - 1))
+
+    @wp.func
+    def shares(terrain: wp.ref[Ground], place: int) -> wp.vec2f:
+        texel = terrain.texels[place]
+        return wp.vec2f(f(texel[0]), f(texel[1]))
+
+    @wp.func
+    def smooth(terrain: wp.ref[Ground], footing: Footing, x: f, y: f, i: int, j: int) -> wp.vec2f:
+        """Linear between the four texels of level (i, j) around a point, of 255."""
+        u = x * wp.cast((127 - i) << 23, wp.float32) - f(0.5)
+        v = y * wp.cast((127 - j) << 23, wp.float32) - f(0.5)
+        left = int(wp.floor(u))
+        top = int(wp.floor(v))
+        column = left >> (bits - i)
+        row = top >> (bits - j)
+        next_column = (left + 1) >> (bits - i)
+        next_row = (top + 1) >> (bits - j)
+        tile = tile_at(terrain, footing, column, row)
+        # The four are mostly of one tile, and side by side in it.
+        a = int(0)
+        b = int(0)
+        c = int(0)
+        d = int(0)
+        if next_column == column and next_row == row:
+            if tile == 0:
+                return wp.vec2f(f(0.0), f(0.0))
+            a = place_of(tile, left, top, i, j)
+            b = a + stride
+            c = a + 1
+            d = b + 1
+        else:
+            a = place_of(tile, left, top, i, j)
+            b = place_of(tile_at(terrain, footing, next_column, row), left + 1, top, i, j)
+            c = place_of(tile_at(terrain, footing, column, next_row), left, top + 1, i, j)
+            d = place_of(tile_at(terrain, footing, next_column, next_row), left + 1, top + 1, i, j)
+        du = u - f(left)
+        dv = v - f(top)
+        near_a = shares(terrain, a)
+        near_c = shares(terrain, c)
+        first = near_a + (shares(terrain, b) - near_a) * du
+        second = near_c + (shares(terrain, d) - near_c) * du
+        return first + (second - first) * dv
+
+    @wp.func
+    def coverage(terrain: wp.ref[Ground], footing: Footing, row: wp.vec4f) -> wp.vec2f:
+        # A footprint is long along its ray. Averages are over rectangles along x and y: one across them is covered by
+        # several in a row, as many as keep its width, within reason.
+        length = wp.min(row[2], widest / (wp.abs(footing.along_x) + wp.abs(footing.along_y)))
+        long_x = wp.abs(footing.along_x) * length
+        long_y = wp.abs(footing.along_y) * length
+        wide_x = wp.abs(footing.along_y) * row[3]
+        wide_y = wp.abs(footing.along_x) * row[3]
+        width = wp.max(wp.max(wide_x, wide_y), f(1.0))
+        taps = wp.min(1 + int(wp.min(long_x, long_y) / width), taps_at_most)
+        part = f(1.0) / f(taps)
+        i = level_of(long_x * part + wide_x, bits)
+        j = level_of(long_y * part + wide_y, bits)
+        seen = wp.vec2f(0.0, 0.0)
+        for k in range(taps):
+            t = row[0] + length * ((f(k) + f(0.5)) * part - f(0.5))
+            seen = seen + smooth(
+                terrain, footing, footing.x + footing.along_x * t, footing.y + footing.along_y * t, i, j
+            )
+        return seen * (part / f(255.0))
+
+    return Functions(Ground=Ground, Footing=Footing, footing_of=footing_of, coverage=coverage)
+
+
+@functools.cache
+def build(real: type, tiled: bool = False) -> Functions:
+    """Structs `Ground`, `Footing`, `Pixel` and the functions below; the ground is one texture, or `tiled`.
+
+    Ground, Footing                         the ground of all worlds; a ray over that of one world
+    footing_of(world, terrain, ray)         a column's ray over the ground
+    coverage(terrain, footing, row)         shares of road, and of paint on it, in a pixel's footprint
+    ground(terrain, palette, footing, row)  the pixel
+    """
+    terrain_functions = of_tiles(real) if tiled else of_texture(real)
+    Ground, Footing = terrain_functions.Ground, terrain_functions.Footing
+    footing_of, coverage = terrain_functions.footing_of, terrain_functions.coverage
+    Palette = light.build(real).Palette
+    f = wp.float32
+    terrain_class, road_class, marking_class = TERRAIN, ROAD, MARKING
+
+    @wp.struct
+    class Pixel:
+        colour: wp.vec3f
+        label: wp.int32
+
+    @wp.func
+    def ground(terrain: wp.ref[Ground], palette: Palette, footing: Footing, row: wp.vec4f) -> Pixel:
+        """The ground where a row's ray meets it; `row` is the survey's (distance, haze, footprint along, across)."""
+        seen = coverage(terrain, footing, row)
+        road = seen[0]
+        painted = seen[1]
         pixel = Pixel()
         white = wp.vec3f(palette.marking, palette.marking, palette.marking)
         paved = palette.asphalt + (white - palette.asphalt) * painted
@@ -141,88 +264,4 @@ def build(real: type) -> Functions:
             pixel.label = marking_class
         return pixel
 
-    @wp.func
-    def sunlit(world: World, scratch: Scratch, ray: Ray, meeting: Meeting) -> f:
-        """Brightness of the face that a ray meets, from the angle of its normal to the sun."""
-        w = ray.world
-        nx = f(0.0)
-        ny = f(0.0)
-        if meeting.face == rear:
-            nx = f(-1.0)
-        elif meeting.face == front:
-            nx = f(1.0)
-        elif meeting.face == left:
-            ny = f(-1.0)
-        else:
-            ny = f(1.0)
-        c = scratch.facts[w, meeting.candidate, 2]
-        s = scratch.facts[w, meeting.candidate, 3]
-        ex = nx * c - ny * s
-        ey = nx * s + ny * c
-        ce = f(world.cos_heading[w, 0])
-        se = f(world.sin_heading[w, 0])
-        facing = (ex * ce - ey * se) * scratch.look[w, SUN_X] + (ex * se + ey * ce) * scratch.look[w, SUN_Y]
-        return f(0.68) + f(0.22) * facing
-
-    @wp.func
-    def lamp(scratch: Scratch, palette: Palette, w: int, k: int, face: int, turning: bool) -> wp.vec3f:
-        """A lamp's colour: amber where it indicates, red at the rear, bright when braking, whitish at the front."""
-        if turning:
-            return wp.vec3f(255.0, 150.0, 20.0)
-        if face == rear:
-            if scratch.facts[w, k, 7] != f(0.0):
-                return wp.vec3f(255.0, 30.0, 24.0)
-            return wp.vec3f(112.0, 18.0, 20.0) * palette.light
-        white = wp.min(f(238.0) * palette.light, f(255.0))
-        return wp.vec3f(white, white, white * f(0.95))
-
-    @wp.func
-    def body(
-        scratch: Scratch, palette: Palette, ray: Ray, meeting: Meeting, along: f, across: f, z: f, shade: f
-    ) -> wp.vec4f:
-        """Colour of a vehicle's side, and 1 where it is a lamp, which haze dims less.
-
-        Args:
-            along, across: where the ray meets the face, as shares of half the length and half the width.
-            z: height there, as a share of the vehicle's.
-            shade: brightness of the face.
-        """
-        w = ray.world
-        k = meeting.candidate
-        light = palette.light
-        slot = scratch.slot[w, k]
-        top = f(255.0)
-        colour = wp.vec3f(
-            wp.min(scratch.paint[w, slot, 0] * light, top),
-            wp.min(scratch.paint[w, slot, 1] * light, top),
-            wp.min(scratch.paint[w, slot, 2] * light, top),
-        )
-        glass = wp.vec3f(34.0, 38.0, 44.0) * light
-        rubber = wp.vec3f(25.0, 25.0, 27.0) * light
-        if meeting.face == rear or meeting.face == front:
-            if z > f(0.3) and z < f(0.62) and wp.abs(across) > f(0.58):
-                turning = scratch.facts[w, k, 8] == wp.sign(across)
-                shining = lamp(scratch, palette, w, k, meeting.face, turning)
-                return wp.vec4f(shining[0], shining[1], shining[2], 1.0)
-            if z > f(0.62) and z < f(0.93) and wp.abs(across) < f(0.8):
-                colour = glass
-            elif z < f(0.14):
-                colour = rubber
-        else:
-            if z > f(0.58) and z < f(0.92) and along > f(-0.72) and along < f(0.5):
-                colour = glass
-            elif z < f(0.36) and wp.abs(wp.abs(along) - f(0.62)) < f(0.14):
-                colour = rubber
-        return wp.vec4f(colour[0] * shade, colour[1] * shade, colour[2] * shade, 0.0)
-
-    return Functions(
-        Ground=Ground,
-        Palette=Palette,
-        Footing=Footing,
-        Pixel=Pixel,
-        palette_of=palette_of,
-        footing_of=footing_of,
-        ground=ground,
-        sunlit=sunlit,
-        body=body,
-    )
+    return Functions(Ground=Ground, Footing=Footing, Pixel=Pixel, footing_of=footing_of, ground=ground)

@@ -298,12 +298,13 @@ def test_state_has_the_documented_arrays(make):
     env = make("highway", 3, observation="state")
     for field in FIELDS:
         tensor = getattr(env.state, field.name)
-        assert tensor.shape == ((3, 51) if field.scope == "vehicle" else (3,))
+        shapes = {"vehicle": (3, 51), "route": (3, 51, 1), "signal": (3, 1), "junction": (3, 1), "world": (3,)}
+        assert tensor.shape == shapes[field.scope]
         assert tensor.dtype == (torch.float32 if field.kind == "real" else torch.int32)
     assert (env.scenario.simulation_frequency, env.scenario.policy_frequency, env.scenario.duration) == (15, 1, 40)
     assert (env.road.lanes, env.road.lane_width, env.road.length) == (4, 4.0, 10_000.0)
     assert env.action_names == ("LANE_LEFT", "IDLE", "LANE_RIGHT", "FASTER", "SLOWER")
-    assert envs.list_scenarios() == ["highway", "highway-fast"]
+    assert {"highway", "highway-fast", "merge", "roundabout", "intersection"} <= set(envs.list_scenarios())
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -313,7 +314,7 @@ def test_state_has_the_documented_arrays(make):
     ("options", "told"),
     [
         ({"scenario": "highwai"}, "unknown scenario 'highwai'; did you mean 'highway'?"),
-        ({"scenario": "moon"}, "unknown scenario 'moon' (known: highway, highway-fast)"),
+        ({"scenario": "moon"}, "unknown scenario 'moon' (known: "),
         ({"observation": "camra"}, "did you mean 'camera'?"),
         ({"ego": "polcy"}, "did you mean 'policy'?"),
         ({"device": "cpuu"}, "did you mean 'cpu'?"),

@@ -8,15 +8,17 @@ import torch
 
 import envs
 from benchmarks.equality import (
+    OBSERVATION_TOLERANCE,
     Comparison,
+    Pair,
     cautious_actions,
     compare_episode,
     compare_episodes,
-    compare_step,
+    environments,
     random_actions,
 )
 from envs.errors import UserError
-from envs.reference import HighwayEnvWorlds, import_vehicles, scenario_of
+from envs.reference import HighwayEnvWorlds, import_state, scenario_of
 from envs.sensors.kinematics import Kinematics
 from envs.simulation import Simulation, resolve_device
 
@@ -24,11 +26,12 @@ from envs.simulation import Simulation, resolve_device
 def assert_equal(comparison: Comparison) -> None:
     assert comparison.steps > 0
     assert comparison.position_error < 1e-6
+    assert comparison.observation_error < OBSERVATION_TOLERANCE
     assert (comparison.crash_mismatches, comparison.reward_mismatches, comparison.ending_mismatches) == (0, 0, 0)
 
 
 def make(env_id: str = "highway-fast-v0", seed: int = 0, **config) -> gymnasium.Env:
-    env = gymnasium.make(env_id, config=config).unwrapped
+    env = gymnasium.make(env_id, **({"config": config} if config else {})).unwrapped
     env.reset(seed=seed)
     return env
 
@@ -64,13 +67,13 @@ def test_whole_episodes(env_id, seeds):
 )
 def test_custom_configurations(config):
     env = make(seed=3, **config)
-    assert_equal(compare_episode(env, cautious_actions(np.random.default_rng(3)), steps_after_end=2))
+    assert_equal(compare_episode(env, cautious_actions(env, 3), steps_after_end=2))
 
 
 def continuous_actions(rng: np.random.Generator):
-    """Throttle and steering of few binary digits: highway-env must not round them differently than float32 does."""
+    """Throttle and a little steering."""
     while True:
-        yield np.array([rng.integers(-32, 65) / 64, rng.integers(-2, 3) / 128])
+        yield np.array([rng.uniform(-0.5, 1), rng.uniform(-0.016, 0.016)], dtype=np.float32)
 
 
 def test_continuous_ego():
@@ -85,11 +88,11 @@ def test_continuous_ego():
 def test_goes_on_equally_long_after_a_crash():
     """Crashed vehicles come to rest, and the traffic that queues behind them crashes in turn."""
     env = make("highway-v0", seed=0, vehicles_count=25)
-    ours = envs.reference.from_highway_env(env)
+    pair = Pair(env)
     total, after = Comparison(), 0
     faster = (3 if k % 2 else 2 for k in range(100))
     while after < 12:
-        step, ended = compare_step(env, ours, next(faster))
+        step, ended = pair.step(next(faster))
         total += step
         after += ended
     assert sum(vehicle.crashed for vehicle in env.road.vehicles) >= 2
@@ -111,11 +114,81 @@ def test_random_scenes(seed):
         vehicle.on_state_update()
         lane = rng.integers(env.config["lanes_count"])
         vehicle.target_lane_index = (*vehicle.lane_index[:2], int(lane))
-    ours = envs.reference.from_highway_env(env)
-    total, actions = Comparison(), random_actions(rng)
+    pair, total, actions = Pair(env), Comparison(), random_actions(env, seed)
     for _ in range(4):
-        total += compare_step(env, ours, next(actions))[0]
+        total += pair.step(next(actions))[0]
     assert_equal(total)
+
+
+# --- the other families -----------------------------------------------------------------------------------------------
+
+OTHERS = [env_id for name, ids in environments().items() if name != "highway" for env_id in ids]
+
+
+@pytest.mark.filterwarnings("ignore:.*is out of date")
+@pytest.mark.parametrize("env_id", OTHERS)
+@pytest.mark.parametrize(
+    "episodes", [2, pytest.param(50, marks=(pytest.mark.slow, pytest.mark.timeout(3600)))], ids=["few", "many"]
+)
+def test_whole_episodes_of_every_family(env_id, episodes):
+    total = compare_episodes(env_id, range(episodes))
+    assert total.episodes == episodes
+    assert_equal(total)
+
+
+GRID = {"type": "OccupancyGrid", "features": ["presence", "vx", "vy", "on_road"], "grid_size": [[-20, 20], [-12, 12]]}
+
+
+@pytest.mark.filterwarnings("ignore:.*is out of date")
+@pytest.mark.parametrize(
+    ("env_id", "config"),
+    [
+        ("merge-generic-v0", {"lanes_count": 3, "vehicles_count": 8, "observation": {"type": "LidarObservation"}}),
+        ("merge-v0", {"simulation_frequency": 10, "merging_speed_reward": -2, "observation": GRID}),
+        ("roundabout-generic-v0", {"roundabout_lanes": 3, "roundabout_radius": 30, "vehicles_count": 9}),
+        ("roundabout-v0", {"action": {"type": "DiscreteMetaAction", "lateral": False, "target_speeds": [0, 8, 16]}}),
+        ("intersection-v0", {"controlled_vehicles": 1, "destination": None, "normalize_reward": True}),
+        ("exit-v0", {"lanes_count": 3, "vehicles_count": 12, "collision_reward": -1, "policy_frequency": 5}),
+        ("racetrack-v0", {"other_vehicles": 4, "action": {"type": "ContinuousAction"}}),
+        ("racetrack-oval-v0", {"no_lanes": 4, "length": 120, "block_lane": True, "force_decision": True}),
+        ("two-way-v0", {"observation": {"type": "Kinematics", "absolute": True, "see_behind": True}}),
+        ("u-turn-v0", {"observation": {"type": "TimeToCollision", "horizon": 6}, "reward_speed_range": [0, 30]}),
+        ("parking-v0", {"vehicles_count": 5, "add_walls": False, "reward_weights": [1, 1, 0.1, 0.1, 0.05, 0.05]}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_custom_configurations_of_the_other_families(env_id, config):
+    env = make(env_id, seed=4, **config)
+    resync = env_id.startswith("intersection")
+    assert_equal(compare_episode(env, cautious_actions(env, 4), steps_after_end=2, resync=resync))
+
+
+@pytest.mark.filterwarnings("ignore:.*is out of date")
+def test_an_error_of_rounding_grows_in_highway_env_itself_when_a_car_crawls():
+    """Why equality is not asked for below 0.7 m/s: two runs of highway-env part that start 1e-15 rad from each other.
+
+    With dt = 1/15 s the lateral loop multiplies a deviation by 1 - 12.5 / (0.6 v) dt a frame, which is beyond -1 for
+    v < 0.69 m/s.
+    """
+
+    def parts(speed: float) -> float:
+        cars = []
+        for nudge in (0.0, 1e-15):
+            env = make("roundabout-v0", seed=0)
+            env.road.vehicles[1:] = []
+            car = env.vehicle
+            car.speed = car.target_speed = speed
+            car.speed_index, car.target_speeds = 0, np.array([speed, 8, 16])
+            car.position[0] += 0.02
+            car.heading += nudge
+            for _ in range(100):
+                env.road.act()
+                env.road.step(1 / 15)
+            cars.append(car.heading)
+        return abs(cars[0] - cars[1])
+
+    assert parts(2.0) < 1e-13
+    assert parts(0.4) > 1e-6
 
 
 # --- observations -----------------------------------------------------------------------------------------------------
@@ -127,7 +200,7 @@ def test_kinematics_equal_highway_envs():
     state = simulation.sensors[0].outputs["state"]
     rng = np.random.default_rng(5)
     for _ in range(8):
-        import_vehicles(simulation, 0, env)
+        import_state(simulation, 0, env)
         simulation.observe()
         np.testing.assert_allclose(state[0].numpy(), env.observation_type.observe(), rtol=0, atol=1e-7)
         env.step(int(rng.choice([0, 1, 1, 2])))
@@ -139,7 +212,7 @@ def test_kinematics_of_a_sparse_road_are_padded():
     for k, vehicle in enumerate(env.road.vehicles[1:]):
         vehicle.position[0] = env.vehicle.position[0] + (-9.5, 30, -10.5, 199, 201, 150)[k]
     simulation = Simulation(scenario_of(env), 1, resolve_device("cpu"), "float64", "meta", lambda s: [Kinematics(s)])
-    import_vehicles(simulation, 0, env)
+    import_state(simulation, 0, env)
     simulation.observe()
     theirs = env.observation_type.observe()
     np.testing.assert_allclose(simulation.sensors[0].outputs["state"][0].numpy(), theirs, rtol=0, atol=1e-7)
@@ -182,9 +255,6 @@ def test_highway_env_worlds_observe_and_score_as_their_environments_do():
         ({"normalize_reward": False}, "normalize_reward"),
         ({"offroad_terminal": True}, "offroad_terminal"),
         ({"other_vehicles_type": "highway_env.vehicle.behavior.AggressiveVehicle"}, "AggressiveVehicle"),
-        ({"action": {"type": "ContinuousAction", "dynamical": True}}, "BicycleVehicle"),
-        ({"action": {"type": "ContinuousAction", "steering_range": [-0.1, 0.1]}}, "steering_range"),
-        ({"action": {"type": "DiscreteMetaAction", "lateral": False}}, "lateral"),
         ({"action": {"type": "DiscreteMetaAction", "target_speeds": [0, 20, 30]}}, "target_speeds"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -195,6 +265,10 @@ def test_refuses_what_it_would_simulate_differently(config, named):
     assert "\n" not in str(refused.value)
 
 
-def test_refuses_other_families():
-    with pytest.raises(UserError, match="MergeEnv"):
-        envs.reference.from_highway_env(make("merge-v0"))
+class MyEnv(gymnasium.Env):
+    """An environment that is not highway-env's."""
+
+
+def test_refuses_environments_that_are_not_highway_envs():
+    with pytest.raises(UserError, match="MyEnv"):
+        envs.reference.from_highway_env(MyEnv())

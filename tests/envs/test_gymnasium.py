@@ -18,6 +18,7 @@ from envs.sb3 import SB3VecEnv
 STATE, CONTINUOUS = {"observation": "state"}, {"observation": "state", "ego": "continuous"}
 
 
+@pytest.mark.filterwarnings("ignore:.*observation space m.*imum value is -?infinity")  # as in highway-env
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("scenario", envs.list_scenarios())
 @pytest.mark.parametrize("options", [{}, STATE, CONTINUOUS], ids=["camera", "state", "continuous"])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from envs.physics import actions, bicycle, collision, control, idm
 from envs.physics.idm import DriverModel
 from envs.roads import parallel
-from envs.scenarios.base import Scenario
+from envs.scenarios.highway import Highway
 from envs.simulation import Simulation, resolve_device
 from envs.state import IDM, META, PLAIN, WorldState, world_struct
 
@@ -37,7 +37,7 @@ def kernels() -> dict[str, wp.Kernel]:
     """The laws as kernels: one thread, results in arrays."""
     road_law, drivers, tracking = parallel.build(real), idm.build(real), control.build(real)
     motion, contact, act = bicycle.build(real), collision.build(real), actions.build(real, parallel.build(real))
-    World, Road, Driver, Speeds = world_struct(real), road_law.Road, drivers.Driver, act.TargetSpeeds
+    World, Road, Driver, Speeds = world_struct(real), road_law.Road, drivers.Driver, act.Controls
 
     @wp.kernel(module="unique")
     def integrate(world: World, dt: real, frames: int, path: wp.array2d(dtype=real)):
@@ -76,10 +76,10 @@ def kernels() -> dict[str, wp.Kernel]:
                 out[i, lane, 1] = road_law.rear(world, road, 0, i, lane)
 
     @wp.kernel(module="unique")
-    def on_road(road: Road, x: real, y: real, lane: int, out: wp.array(dtype=wp.int32)):
-        out[0] = road_law.closest_lane(road, x, y, real(0.0))
-        out[1] = wp.where(road_law.on_lane(road, lane, x, y, real(0.0)), 1, 0)
-        out[2] = wp.where(road_law.reachable(road, lane, x, y), 1, 0)
+    def on_road(world: World, road: Road, lane: int, out: wp.array(dtype=wp.int32)):
+        road_law.closest_lane(world, road, 0, 0)
+        out[0] = wp.where(road_law.on_lane(road, lane, world.x[0, 0], world.y[0, 0], real(0.0)), 1, 0)
+        out[1] = wp.where(road_law.reachable(world, road, 0, 0, lane), 1, 0)
 
     @wp.kernel(module="unique")
     def meta(world: World, road: Road, speeds: Speeds, action: int):
@@ -233,7 +233,7 @@ def test_idm_equals_highway_envs_acceleration(speed, lead_speed, gap, target, ex
 def test_a_platoon_settles_at_the_equilibrium_gap():
     """The laws together: three cars behind one of constant speed, on one lane."""
     speed = 18.0
-    scenario = Scenario("platoon", "highway", "", lanes=1, vehicles=3, duration=1e9)
+    scenario = Highway("platoon", "highway", "", lanes=1, vehicles=3, duration=1e9)
     simulation = Simulation(scenario, 1, resolve_device("cpu"), "float64", "plain")
     simulation.reset(0)
     state = simulation.state
@@ -277,7 +277,7 @@ def test_meta_actions_equal_highway_envs(action, target_lane, y, speed):
     car = MDPVehicle(highway(4), [100, y], speed=speed, target_lane_index=("0", "1", target_lane))
     state = world_of(x=[100.0], y=[y], speed=[speed], kind=[META], target_lane=[target_lane])
     state.speed_index[0, 0], state.target_speed[0, 0] = car.speed_index, car.target_speed
-    speeds = actions.build(real, parallel.build(real)).TargetSpeeds()
+    speeds = actions.build(real, parallel.build(real)).Controls()
     speeds.low, speeds.high, speeds.count = 20.0, 30.0, 3
     launch("meta", state.warp, road_struct(4), speeds, action)
     car.act(actions.META_ACTIONS[action])
@@ -402,12 +402,13 @@ def test_neighbours_equal_highway_envs(positions):
 @settings(max_examples=150)
 def test_lanes_equal_highway_envs(x, y, lane):
     network = highway(3, 100.0).network
-    out = torch.zeros(3, dtype=torch.int32)
-    launch("on_road", road_struct(3, 100.0), x, y, lane, wp.from_torch(out))
+    out = torch.zeros(2, dtype=torch.int32)
+    state = world_of(x=[x], y=[y])
+    launch("on_road", state.warp, road_struct(3, 100.0), lane, wp.from_torch(out))
     theirs = network.get_lane(("0", "1", lane))
-    assert out[0].item() == network.get_closest_lane_index(np.array([x, y]))[2]
-    assert bool(out[1]) == theirs.on_lane(np.array([x, y]))
-    assert bool(out[2]) == theirs.is_reachable_from(np.array([x, y]))
+    assert state.lane.item() == network.get_closest_lane_index(np.array([x, y]))[2]
+    assert bool(out[0]) == theirs.on_lane(np.array([x, y]))
+    assert bool(out[1]) == theirs.is_reachable_from(np.array([x, y]))
 
 
 def test_absent_slots_are_nobodys_neighbours():

@@ -10,23 +10,25 @@ import pytest
 import torch
 import warp as wp
 from highway_env.road.lane import CircularLane, SineLane, StraightLane
-from highway_env.road.road import Road
+from highway_env.road.road import Road as UpstreamRoad
 from highway_env.road.road import RoadNetwork as UpstreamNetwork
 from highway_env.vehicle.kinematics import Vehicle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.roads import lanes, network
+from envs.roads import general, lanes, network
 from envs.state import PLAIN, WorldState, world_struct
 
 real = wp.float64
-functions = network.build(real)
-World, Network = world_struct(real), functions.Network
+functions = general.build(real)
+World, Road = world_struct(real), functions.Road
 
 
 @wp.kernel(module="unique")
-def find(world: World, net: Network, i: int, lane: int, connected: int, found: wp.array(dtype=wp.int32)):
-    pair = functions.neighbours(world, net, 0, i, lane, connected)
+def find(world: World, road: Road, i: int, lane: int, found: wp.array(dtype=wp.int32)):
+    for j in range(world.slots):
+        functions.locate(world, road, 0, j)
+    pair = functions.neighbours(world, road, 0, i, lane)
     found[0] = pair[0]
     found[1] = pair[1]
 
@@ -48,8 +50,10 @@ class Case:
         for start, end, lane in roads:
             upstream.add_lane(start, end, lane)
             self.ours.add_lane(start, end, adapt(lane))
-        self.road = Road(upstream, np_random=np.random.RandomState(0), neighbour_vehicles_connected_lanes=connected)
-        self.connected = int(connected)
+        self.road = UpstreamRoad(
+            upstream, np_random=np.random.RandomState(0), neighbour_vehicles_connected_lanes=connected
+        )
+        self.connected = connected
         for index, s in vehicles:
             lane = upstream.get_lane(index)
             vehicle = Vehicle(self.road, lane.position(s, 0), lane.heading_at(s), 10)
@@ -66,7 +70,9 @@ class Case:
         state.x[0], state.y[0] = position[:, 0], position[:, 1]
         state.kind.fill_(PLAIN)
         found = wp.zeros(2, dtype=wp.int32, device="cpu")
-        inputs = [state.warp, self.ours.table("float64"), i, self.ours.number(index), self.connected, found]
+        state.heading[0] = torch.tensor([vehicle.heading for vehicle in self.road.vehicles])
+        road = general.table([self.ours], "float64", "cpu", self.connected)
+        inputs = [state.warp, road, i, self.ours.number(index), found]
         wp.launch(find, 1, inputs, device="cpu")
         return tuple(found.numpy().tolist())
 

@@ -23,9 +23,7 @@ class FakeWorlds:
         frames_per_step=FRAMES_PER_STEP,
         duration=DURATION,
     )
-    road = SimpleNamespace(
-        lane_width=4.0, polylines=lambda: [(np.array([[0.0, 0.0], [1000.0, 0.0]]), "solid", "solid")]
-    )
+    road = SimpleNamespace(polylines=lambda: [(np.array([[0.0, 0.0], [1000.0, 0.0]]), "solid", "solid", 4.0)])
     action_names = ("LANE_LEFT", "IDLE", "LANE_RIGHT", "FASTER", "SLOWER")
     device = torch.device("cpu")
 

@@ -98,5 +98,5 @@ def replay() -> Replay:
         dt=0.2,
         frames_per_step=5,
         action_names=("LANE_LEFT", "IDLE", "LANE_RIGHT", "FASTER", "SLOWER"),
-        lanes=tuple((np.array([[0.0, 4.0 * k], [1000.0, 4.0 * k]]), "solid", "solid") for k in range(2)),
+        lanes=tuple((np.array([[0.0, 4.0 * k], [1000.0, 4.0 * k]]), "solid", "solid", 4.0) for k in range(2)),
     )

@@ -1,0 +1,335 @@
+"""People on foot and on bicycles: when they step out, how they walk, and how drivers brake for them.
+
+Laws, distributions and sources: docs/pedestrians.md. People fill the last slots of a world, without a slot of another
+kind between them, so that a world without any costs one look at its last slot. They mean by the fields of theirs:
+
+    target_speed      the speed at which they walk or ride [m/s]
+    goal_x, goal_y    where they go to, in a straight line, and stay
+    patience          time until they want to step out; below 0, how long they have wanted to since [s]
+    exponent          WAITS: what a gap must last longer than the way across takes; LURKS: how long before the arrival
+                      of an agent they run [s]
+    yields            1 where they cross on a zebra: drivers give way to them
+    route_at          what they do, see `MODES`
+    speed_index       the slot of the person that they step out with, a higher one than theirs; their own if alone
+
+`walk` and `hold` touch nobody's slot but their own, so that a GPU may run them for all slots at once. `decide` reads
+and writes people in turn: it runs once a world, between frames.
+"""
+
+import functools
+
+import warp as wp
+
+from envs.precision import Functions
+from envs.roads.general import PLACES
+from envs.state import DYNAMIC, FORMS, IDM, WALKER, world_struct
+
+# Walk; stand on the road until a vehicle is past; stand at the kerb until there is a gap; stand out of sight until an
+# agent comes near; run without looking.
+MODES = WALKS, PAUSES, WAITS, LURKS, RUNS = range(5)
+# What they look like, and their boxes [m]: length (along the walk), width, height.
+FIGURES = ADULT, CHILD, CYCLIST = range(3)
+BOXES = ((0.5, 0.6, 1.7), (0.4, 0.45, 1.15), (1.8, 0.6, 1.75))
+
+# Mean and standard deviation of the speed across a street [m/s] (Fitzpatrick et al. 2006: means of 4.74 and 4.25 ft/s,
+# 15th percentiles of 3.77 and 3.03 ft/s, the deviation from a normal law through both). Draws end at two deviations.
+ADULT_SPEED = (1.445, 0.286)
+OLDER_SPEED = (1.295, 0.358)
+MAX_DEVIATIONS = 2.0
+# Euro NCAP's test speeds: children and adults at 5 km/h, running adults at 8, cyclists at 15 km/h.
+CHILD_SPEED, RUNNING_SPEED, CYCLIST_SPEED = 5.0 / 3.6, 8.0 / 3.6, 15.0 / 3.6
+START_UP = 3.0  # s, what the Highway Capacity Manual adds to the time across for a gap that is accepted
+
+# Modelling choices.
+RESPONSE = 0.4  # s, time constant of a walker's speed
+CYCLIST_RESPONSE = 1.5  # s, of a cyclist's
+CLEARANCE = 0.5  # m, that people and drivers leave between each other
+SLOW = 0.3  # m/s, a vehicle slower than this stands
+LOOK = 0.2  # s, between two looks of a person on the road
+CROSSES = 0.3  # sine of the least angle between a path and a vehicle's way that cross
+# Drivers.
+COMFORT = 3.4  # m/s2, deceleration that most drivers find comfortable (AASHTO, stopping sight distance)
+HEAD_START = 1.0  # s, a driver lets a person go first who is there up to this long after it
+ZEBRA_START = 3.0  # s, the same for people on a zebra, where that takes no hard braking
+SIGHT = 100.0  # m, as far ahead as drivers look for people
+STOP = 0.1  # s, nobody brakes harder than to stand after this long
+
+
+@functools.cache
+def build(real: type, road_functions, law) -> Functions:
+    """`walk` and `hold` as `envs.physics.ruled` has them, and
+
+    send(world, w, i, figure, goal_x, goal_y, speed, mode, margin)   make a person of who was put there
+    decide(world, w)            who steps out, who lets a vehicle pass
+    meeting(world, w, j, k)     where the way of a vehicle k and the path of j meet: metres ahead of k, and of j
+    """
+    World, Road, Driver = world_struct(real), road_functions.Road, law.Driver
+    vec2 = road_functions.vec2
+    vec3 = wp.vec3f if real is wp.float32 else wp.vec3d
+    walker, first_driver, last_driver = WALKER, IDM, DYNAMIC
+    walks, pauses, waits, lurks, runs = MODES
+    child, cyclist = CHILD, CYCLIST
+    person_form, cyclist_form = FORMS.index("person"), FORMS.index("cyclist")
+    sizes = [[real(size) for size in box] for box in BOXES]
+    (adult_length, adult_width, adult_height), (child_length, child_width, child_height), rider = sizes
+    rider_length, rider_width, rider_height = rider
+    response, cyclist_response, look = real(RESPONSE), real(CYCLIST_RESPONSE), real(LOOK)
+    clearance, slow, crosses = real(CLEARANCE), real(SLOW), real(CROSSES)
+    comfort, head_start, zebra_start = real(COMFORT), real(HEAD_START), real(ZEBRA_START)
+    sight, stop = real(SIGHT), real(STOP)
+    zero, half, one, two, never, tiny = real(0.0), real(0.5), real(1.0), real(2.0), real(1.0e6), real(1.0e-3)
+    places = PLACES
+
+    @wp.func
+    def send(
+        world: wp.ref[World],
+        w: int,
+        i: int,
+        figure: int,
+        goal_x: real,
+        goal_y: real,
+        speed: real,
+        mode: int,
+        margin: real,
+    ):
+        world.form[w, i] = wp.where(figure == cyclist, cyclist_form, person_form)
+        world.length[w, i] = adult_length
+        world.width[w, i] = adult_width
+        world.height[w, i] = adult_height
+        if figure == child:
+            world.length[w, i] = child_length
+            world.width[w, i] = child_width
+            world.height[w, i] = child_height
+        elif figure == cyclist:
+            world.length[w, i] = rider_length
+            world.width[w, i] = rider_width
+            world.height[w, i] = rider_height
+        world.goal_x[w, i] = goal_x
+        world.goal_y[w, i] = goal_y
+        world.target_speed[w, i] = speed
+        world.route_at[w, i] = mode
+        world.exponent[w, i] = margin
+        world.speed_index[w, i] = i
+
+    @wp.func
+    def response_of(world: wp.ref[World], w: int, i: int) -> real:
+        return wp.where(world.form[w, i] == cyclist_form, cyclist_response, response)
+
+    @wp.func
+    def path(world: wp.ref[World], w: int, i: int) -> vec3:
+        """Direction of the way that is left, and its length [m]."""
+        dx = world.goal_x[w, i] - world.x[w, i]
+        dy = world.goal_y[w, i] - world.y[w, i]
+        distance = wp.sqrt(dx * dx + dy * dy)
+        if distance < tiny:
+            return vec3(one, zero, zero)
+        return vec3(dx / distance, dy / distance, distance)
+
+    @wp.func
+    def walk(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
+        mode = world.route_at[w, i]
+        if mode == waits:
+            world.patience[w, i] = world.patience[w, i] - dt
+        left = path(world, w, i)
+        wanted = real(0.0)
+        if left[2] > zero and (mode == walks or mode == runs):
+            wanted = world.target_speed[w, i]
+        speed = world.speed[w, i]
+        if wanted == zero and speed < tiny:
+            world.speed[w, i] = zero
+            return
+        speed = wanted + (speed - wanted) * wp.exp(-dt / response_of(world, w, i))
+        world.heading[w, i] = wp.atan2(left[1], left[0])
+        world.cos_heading[w, i] = left[0]
+        world.sin_heading[w, i] = left[1]
+        if speed * dt >= left[2]:
+            world.x[w, i] = world.goal_x[w, i]
+            world.y[w, i] = world.goal_y[w, i]
+            speed = zero
+        else:
+            world.x[w, i] = world.x[w, i] + speed * dt * left[0]
+            world.y[w, i] = world.y[w, i] + speed * dt * left[1]
+        world.speed[w, i] = speed
+        road_functions.closest_lane(world, road, w, i)
+
+    # --- stepping out ---------------------------------------------------------------------------------------------
+
+    @wp.func
+    def meeting(world: wp.ref[World], w: int, j: int, k: int) -> vec2:
+        """How far ahead of k's centre and of j's k's line of travel and j's path meet; `never` where they do not."""
+        left = path(world, w, j)
+        c = world.cos_heading[w, k]
+        s = world.sin_heading[w, k]
+        sine = c * left[1] - s * left[0]
+        reach = half * world.width[w, k] + clearance
+        if left[2] == zero or wp.abs(sine) < crosses:
+            return vec2(never, never)
+        dx = world.x[w, j] - world.x[w, k]
+        dy = world.y[w, j] - world.y[w, k]
+        along = (dx * s - dy * c) / sine
+        if along < -reach or along > left[2] + reach:
+            return vec2(never, never)
+        return vec2((dx * left[1] - dy * left[0]) / sine, along)
+
+    @wp.func
+    def gives_way(world: wp.ref[World], w: int, k: int, room: real) -> bool:
+        """Whether k stands, or brakes such that it stands within `room`."""
+        speed = world.speed[w, k]
+        return speed < slow or -two * world.acceleration[w, k] * room >= speed * speed
+
+    @wp.func
+    def drives(world: wp.ref[World], w: int, k: int) -> bool:
+        return world.kind[w, k] >= first_driver and world.kind[w, k] <= last_driver
+
+    @wp.func
+    def may_cross(world: wp.ref[World], w: int, j: int) -> bool:
+        """Whether no vehicle reaches j's path before j is past it and the margin is over, but those that give way."""
+        for k in range(world.slots):
+            if drives(world, w, k):
+                place = meeting(world, w, j, k)
+                reach = half * world.length[w, k] + clearance
+                if place[0] < never and place[0] > -reach:
+                    room = place[0] - reach
+                    if room <= zero:
+                        return False
+                    across = place[1] + half * (world.width[w, k] + world.length[w, j])
+                    needed = across / world.target_speed[w, j] + response_of(world, w, j) + world.exponent[w, j]
+                    if room < needed * world.speed[w, k] and not gives_way(world, w, k, room):
+                        return False
+        return True
+
+    @wp.func
+    def is_blocked(world: wp.ref[World], w: int, j: int) -> bool:
+        """Whether a vehicle that j is about to walk in front of, or into, is to be let past."""
+        own = half * world.length[w, j]
+        ahead = world.target_speed[w, j] * (response_of(world, w, j) + look) + clearance
+        for k in range(world.slots):
+            if drives(world, w, k):
+                place = meeting(world, w, j, k)
+                reach = half * world.length[w, k] + clearance
+                to_side = place[1] - half * world.width[w, k] - own
+                if place[0] < never and place[0] > -reach and to_side > zero and to_side < ahead:
+                    room = place[0] - reach
+                    if room <= zero:
+                        return True
+                    needed = (to_side + world.width[w, k] + two * own) / world.target_speed[w, j]
+                    if room < needed * world.speed[w, k] and not gives_way(world, w, k, room):
+                        return True
+        return False
+
+    @wp.func
+    def is_near(world: wp.ref[World], w: int, j: int) -> bool:
+        """Whether an agent reaches j's path within j's margin."""
+        for k in range(world.agents):
+            room = meeting(world, w, j, k)[0] - half * world.length[w, k]
+            if room > zero and room <= world.exponent[w, j] * world.speed[w, k]:
+                return True
+        return False
+
+    @wp.func
+    def decide(world: wp.ref[World], w: int):
+        j = world.slots - 1
+        while j >= 0 and world.kind[w, j] == walker:
+            mode = world.route_at[w, j]
+            first = world.speed_index[w, j]
+            if mode == lurks:
+                if is_near(world, w, j):
+                    world.route_at[w, j] = runs
+            elif mode == waits:
+                if first > j:
+                    if world.route_at[w, first] != waits:
+                        world.route_at[w, j] = walks
+                elif world.patience[w, j] <= zero and may_cross(world, w, j):
+                    world.route_at[w, j] = walks
+            elif mode == walks or mode == pauses:
+                world.route_at[w, j] = wp.where(is_blocked(world, w, j), pauses, walks)
+            j = j - 1
+
+    # --- drivers --------------------------------------------------------------------------------------------------
+
+    @wp.func
+    def leads_to(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
+        """Whether a connected lane is on i's route; any is for a driver without one."""
+        at = world.route_at[w, i]
+        if at >= world.route_end[w, i]:
+            return True
+        here = world.route[w, i, at] / places == road.lane_road[lane]
+        return here or (at + 1 < world.route_end[w, i] and world.route[w, i, at + 1] / places == road.lane_road[lane])
+
+    @wp.func
+    def sighting(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int) -> vec3:
+        """Where i sees j: metres ahead, metres to the right of i's way, and j's speed to the right on foot [m/s]."""
+        lane = world.lane[w, i]
+        begin = road.link_first[lane]
+        for k in range(begin - 1, road.link_first[lane + 1]):
+            search = int(lane)
+            shift = real(0.0)
+            aside = real(world.lane_r[w, i])
+            if k >= begin:
+                search = road.link_lane[k]
+                shift = road.link_offset[k]
+                aside = real(0.0)
+            if k < begin or (shift > zero and leads_to(world, road, w, i, search)):
+                place = road_functions.local(road, search, world.x[w, j], world.y[w, j])
+                if place[0] >= zero and place[0] <= road.lanes.length[search]:
+                    heading = road_functions.heading_at(road, search, place[0])
+                    left = path(world, w, j)
+                    across = left[1] * wp.cos(heading) - left[0] * wp.sin(heading)
+                    return vec3(
+                        place[0] + shift - world.lane_s[w, i], place[1] - aside, across * world.target_speed[w, j]
+                    )
+        return vec3(never, zero, zero)
+
+    @wp.func
+    def entry(world: wp.ref[World], w: int, j: int, r: real, drift: real, corridor: real) -> real:
+        """Time until j is in a corridor about r = 0, 0 inside, `never` where j does not come there [s].
+
+        Of who has stopped at a zebra it is the time until they want to go on, however far their side is.
+        """
+        to_side = wp.abs(r) - corridor
+        if to_side <= zero:
+            return zero
+        rate = wp.where(r > zero, -drift, drift)
+        left = path(world, w, j)
+        if rate <= tiny or left[2] * rate < to_side * world.target_speed[w, j]:
+            return never
+        mode = world.route_at[w, j]
+        if mode == walks or mode == runs:
+            return to_side / rate
+        if world.yields[w, j] == 0 or mode == lurks:
+            return never
+        return wp.max(world.patience[w, j], zero)
+
+    @wp.func
+    def hold(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int) -> real:
+        hardest = real(0.0)
+        speed = world.speed[w, i]
+        j = world.slots - 1
+        while j >= 0 and world.kind[w, j] == walker:
+            dx = world.x[w, j] - world.x[w, i]
+            dy = world.y[w, j] - world.y[w, i]
+            if dx * dx + dy * dy < sight * sight:
+                seen = sighting(world, road, w, i, j)
+                room = seen[0] - half * (world.length[w, i] + world.width[w, j])
+                if seen[0] < sight and room > zero:
+                    corridor = half * (world.width[w, i] + world.length[w, j]) + clearance
+                    until = entry(world, w, j, seen[1], seen[2], corridor)
+                    easy = speed * speed <= two * comfort * (room - clearance)
+                    late = until * speed - room
+                    goes_first = until < never and late < head_start * speed
+                    if world.yields[w, j] != 0 and until > zero and until < never:
+                        # Nobody is obliged to brake hard for who is still at the kerb.
+                        goes_first = goes_first and (easy or world.route_at[w, j] != waits)
+                        goes_first = goes_first or (easy and late < zebra_start * speed)
+                    if goes_first:
+                        approach = law.approach_rate(world, w, i, j)
+                        hardest = wp.max(hardest, law.interaction(driver, speed, approach, seen[0]))
+            j = j - 1
+        if hardest > zero:
+            # The law backs off from what is closer than its jam distance; nobody reverses for people.
+            limit = road_functions.speed_limit(road, world.lane[w, i])
+            free = law.free_acceleration(driver, speed, world.target_speed[w, i], limit, world.exponent[w, i])
+            hardest = wp.min(hardest, free + wp.max(speed, zero) / stop)
+        return hardest
+
+    return Functions(walk=walk, hold=hold, send=send, decide=decide, meeting=meeting)

@@ -1,0 +1,601 @@
+"""Any road network, as the Warp functions that the laws are written against; see `envs.roads.parallel` for the list.
+
+Every map of a batch lies in one table; lanes, roads and nodes are numbered through all maps. The closest lane is found
+exactly, and yet without looking at most lanes: each cell of a grid over a map lists lanes by a lower bound of their
+distance, and the search ends at the first bound above the best lane so far, which is mostly that of the last frame.
+Neighbours are found by projecting every vehicle on the lane asked about.
+"""
+
+import functools
+import math
+from collections import deque
+
+import numpy as np
+import warp as wp
+
+from envs.errors import UserError, unknown
+from envs.precision import Functions
+from envs.roads import conflicts, signals
+from envs.roads import lanes as lane_geometry
+from envs.roads.lanes import CIRCULAR, SINE, STRAIGHT, Lane
+from envs.roads.network import RoadNetwork
+from envs.roads.parallel import END_MARGIN, SIDE_MARGIN
+from envs.state import LANDMARK, world_struct
+
+SORTED = False
+CELL, MANY_CELL = 4.0, 8.0  # m, of the grid over a single map and over each of several
+CELL_REACH = 12.0  # m, lanes whose bound is above this are not listed; points that far from a lane search all
+BORDER = 24.0  # m of grid beyond the lanes
+# At this distance before a lane's end a driver steers to the next one (highway-env: half a car's length).
+HAND_OVER = 2.5
+# A road on a route and the place to take on it, in one number; place 0 stands for "any".
+PLACES = 64
+
+
+@functools.cache
+def build(real: type) -> Functions:
+    """Struct `Road` and the functions of a road module, with `next_road` and `position` for scenarios."""
+    World = world_struct(real)
+    geometry = lane_geometry.build(real)
+    Lanes, local_coordinates, nearby, vec2 = (
+        geometry.Lanes,
+        geometry.local_coordinates,
+        geometry.nearby,
+        geometry.vec2,
+    )
+    vec3 = wp.vec3f if real is wp.float32 else wp.vec3d
+    end_margin, side_margin, hand_over, reach = real(END_MARGIN), real(SIDE_MARGIN), real(HAND_OVER), real(CELL_REACH)
+    half, one, two, zero, pi = real(0.5), real(1.0), real(2.0), real(0.0), real(math.pi)
+    two_pi = real(2.0 * math.pi)
+    landmark, places, circular, straight, sine = LANDMARK, PLACES, CIRCULAR, STRAIGHT, SINE
+
+    @wp.struct
+    class Pair:
+        """The vehicles closest to a place on a lane so far."""
+
+        ahead: wp.int32
+        behind: wp.int32
+        s_ahead: real
+        s_behind: real
+
+    Ways, Plans = conflicts.build(real).Ways, signals.build(real).Plans
+
+    @wp.struct
+    class Road:
+        lanes: Lanes
+        ways: Ways  # through junctions
+        plans: Plans  # of signals
+        connected: wp.int32  # whether neighbours are sought on connected lanes too
+        lane_road: wp.array(dtype=wp.int32)  # [lane]
+        lane_place: wp.array(dtype=wp.int32)  # [lane] from the left
+        forbidden: wp.array(dtype=wp.int32)  # [lane]
+        priority: wp.array(dtype=wp.int32)  # [lane]
+        link_first: wp.array(dtype=wp.int32)  # [lane + 1] where a lane's connections begin
+        link_lane: wp.array(dtype=wp.int32)  # [connection]
+        link_offset: wp.array(dtype=real)  # [connection] m, what turns its s into the lane's
+        road_lane: wp.array(dtype=wp.int32)  # [road] its leftmost lane
+        road_lanes: wp.array(dtype=wp.int32)  # [road] how many
+        road_from: wp.array(dtype=wp.int32)  # [road] node
+        road_to: wp.array(dtype=wp.int32)  # [road] node
+        node_first: wp.array(dtype=wp.int32)  # [node + 1] where the roads that leave a node begin in `node_road`
+        node_road: wp.array(dtype=wp.int32)
+        hop: wp.array2d(dtype=wp.int32)  # [node, destination] the road to take, -1 where there is none
+        map_lane: wp.array(dtype=wp.int32)  # [map + 1] a map's first lane
+        map_cell: wp.array(dtype=wp.int32)  # [map] its first cell
+        map_columns: wp.array(dtype=wp.int32)  # [map] cells along x
+        map_rows: wp.array(dtype=wp.int32)  # [map] cells along y
+        map_x: wp.array(dtype=real)  # [map] m, the grid's corner
+        map_y: wp.array(dtype=real)  # [map] m
+        cell: real  # m, side of a cell
+        cell_first: wp.array(dtype=wp.int32)  # [cell + 1]
+        cell_lane: wp.array(dtype=wp.int32)  # [entry] lanes by their bound
+        cell_bound: wp.array(dtype=real)  # [entry] m
+        yield_period: wp.int32  # frames between decisions on the right of way, 0 where there is none
+        path: wp.array4d(dtype=real)  # [world, slot, time, (x, y, heading)] predicted for that
+
+    @wp.func
+    def local(road: wp.ref[Road], lane: int, x: real, y: real) -> vec2:
+        return local_coordinates(road.lanes, lane, x, y)
+
+    @wp.func
+    def local_of(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> vec2:
+        """(s, r) of a vehicle on a lane; those on its own lane are known."""
+        if lane == world.lane[w, i]:
+            return vec2(world.lane_s[w, i], world.lane_r[w, i])
+        return local_coordinates(road.lanes, lane, world.x[w, i], world.y[w, i])
+
+    @wp.func
+    def heading_at(road: wp.ref[Road], lane: int, s: real) -> real:
+        return geometry.heading_at(road.lanes, lane, s)
+
+    @wp.func
+    def speed_limit(road: wp.ref[Road], lane: int) -> real:
+        return road.lanes.speed_limit[lane]
+
+    @wp.func
+    def left_of(road: wp.ref[Road], lane: int) -> int:
+        return wp.where(road.lane_place[lane] > 0, lane - 1, -1)
+
+    @wp.func
+    def right_of(road: wp.ref[Road], lane: int) -> int:
+        return wp.where(road.lane_place[lane] < road.road_lanes[road.lane_road[lane]] - 1, lane + 1, -1)
+
+    @wp.func
+    def same_road(road: wp.ref[Road], a: int, b: int) -> bool:
+        return road.lane_road[a] == road.lane_road[b]
+
+    @wp.func
+    def within(road: wp.ref[Road], lane: int, place: vec2, margin: real) -> bool:
+        """Whether (s, r) lies on the lane, `margin` beyond its edges included."""
+        return (
+            place[0] >= -end_margin
+            and place[0] < road.lanes.length[lane] + end_margin
+            and wp.abs(place[1]) <= geometry.width_at(road.lanes, lane, place[0]) * half + margin
+        )
+
+    @wp.func
+    def on_lane(road: wp.ref[Road], lane: int, x: real, y: real, margin: real) -> bool:
+        return within(road, lane, local_coordinates(road.lanes, lane, x, y), margin)
+
+    @wp.func
+    def reachable(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
+        if road.forbidden[lane] != 0:
+            return False
+        place = local_of(world, road, w, i, lane)
+        return (
+            wp.abs(place[1]) <= two * geometry.width_at(road.lanes, lane, place[0])
+            and place[0] >= zero
+            and place[0] < road.lanes.length[lane] + end_margin
+        )
+
+    # --- the closest lane -----------------------------------------------------------------------------------------
+
+    @wp.func
+    def turn(angle: real) -> real:
+        """Magnitude of an angle wrapped to [-pi, pi)."""
+        a = wp.abs(angle)
+        if a <= pi:
+            return a
+        return wp.abs(angle - two_pi * wp.floor((angle + pi) / two_pi))
+
+    @wp.func
+    def cost(road: wp.ref[Road], lane: int, x: real, y: real, heading: real, limit: real) -> vec3:
+        """(cost, s, r): distance across and beyond the ends plus angle to the lane, or anything above the limit."""
+        length = road.lanes.length[lane]
+        kind = road.lanes.kind[lane]
+        if kind == circular:
+            # Is it too far across for the angle around the centre to matter?
+            dx = x - road.lanes.parameters[lane, 0]
+            dy = y - road.lanes.parameters[lane, 1]
+            radius = road.lanes.parameters[lane, 2]
+            square = dx * dx + dy * dy
+            outer = radius + limit
+            inner = wp.max(radius - limit, zero)
+            if square > outer * outer or square < inner * inner:
+                return vec3(limit * two + half, zero, zero)
+            if limit < one:
+                # Is it more than a metre of arc beyond both ends? From the direction of the arc's middle.
+                along = dx * road.lanes.parameters[lane, 5] + dy * road.lanes.parameters[lane, 6]
+                edge = road.lanes.parameters[lane, 7]
+                if along * wp.abs(along) < edge * wp.abs(edge) * square:
+                    return vec3(two, zero, zero)
+        elif kind == sine:
+            dx = x - road.lanes.parameters[lane, 0]
+            dy = y - road.lanes.parameters[lane, 1]
+            a = road.lanes.parameters[lane, 2]
+            b = road.lanes.parameters[lane, 3]
+            ahead = dx * a + dy * b
+            beyond = wp.max(ahead - length, zero) + wp.max(-ahead, zero)
+            if beyond + wp.abs(dy * a - dx * b) > limit + wp.abs(road.lanes.parameters[lane, 4]):
+                return vec3(limit * two + half, zero, zero)
+        place = local_coordinates(road.lanes, lane, x, y)
+        s = place[0]
+        total = wp.abs(place[1]) + wp.max(s - length, zero) + wp.max(-s, zero)
+        if total <= limit:
+            total = total + turn(heading - geometry.heading_at(road.lanes, lane, s))
+        return vec3(total, s, place[1])
+
+    @wp.func(inline=False)
+    def closest_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
+        """Set the lane that the vehicle is on and its place on it; of equally close lanes the first, as an argmin."""
+        x = world.x[w, i]
+        y = world.y[w, i]
+        heading = world.heading[w, i]
+        m = world.map[w]
+        found = int(world.lane[w, i])
+        best = cost(road, found, x, y, heading, real(1.0e9))
+        column = int(wp.floor((x - road.map_x[m]) / road.cell))
+        row = int(wp.floor((y - road.map_y[m]) / road.cell))
+        first = int(0)
+        last = int(0)
+        listed = column >= 0 and row >= 0 and column < road.map_columns[m] and row < road.map_rows[m]
+        if listed:
+            c = road.map_cell[m] + row * road.map_columns[m] + column
+            first = road.cell_first[c]
+            last = road.cell_first[c + 1]
+        here = world.lane[w, i]
+        for e in range(first, last):
+            if road.cell_bound[e] > best[0]:
+                break
+            lane = road.cell_lane[e]
+            if lane != here:
+                other = cost(road, lane, x, y, heading, best[0])
+                if other[0] < best[0] or (other[0] == best[0] and lane < found):
+                    best = other
+                    found = lane
+        if not listed or best[0] > reach:
+            for lane in range(road.map_lane[m], road.map_lane[m + 1]):
+                if lane != found:
+                    other = cost(road, lane, x, y, heading, best[0])
+                    if other[0] < best[0] or (other[0] == best[0] and lane < found):
+                        best = other
+                        found = lane
+        world.lane[w, i] = found
+        world.lane_s[w, i] = best[1]
+        world.lane_r[w, i] = best[2]
+
+    @wp.func
+    def locate(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
+        """The same for a vehicle that has just been placed, from no lane known."""
+        world.lane[w, i] = road.map_lane[world.map[w]]
+        closest_lane(world, road, w, i)
+
+    # --- routes ---------------------------------------------------------------------------------------------------
+
+    @wp.func
+    def distance(road: wp.ref[Road], lane: int, x: real, y: real) -> real:
+        place = local_coordinates(road.lanes, lane, x, y)
+        return wp.abs(place[1]) + wp.max(place[0] - road.lanes.length[lane], zero) + wp.max(-place[0], zero)
+
+    @wp.func
+    def lane_on(road: wp.ref[Road], lane: int, ahead: int, place: int, x: real, y: real) -> int:
+        """The lane of the road `ahead` that continues `lane`: the place asked for, else the same, else the closest."""
+        first = road.road_lane[ahead]
+        count = road.road_lanes[ahead]
+        if count == road.road_lanes[road.lane_road[lane]]:
+            if place >= 0:
+                return first + place
+            return first + road.lane_place[lane]
+        found = int(first)
+        least = distance(road, first, x, y)
+        for k in range(1, count):
+            d = distance(road, first + k, x, y)
+            if d < least:
+                least = d
+                found = first + k
+        return found
+
+    @wp.func(inline=False)
+    def next_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int, s: real) -> int:
+        """The lane after the end of `lane`: along the route where there is one, else the closest that follows."""
+        here = road.lane_road[lane]
+        node = road.road_to[here]
+        ahead = int(-1)
+        place = int(-1)
+        at = world.route_at[w, i]
+        end = world.route_end[w, i]
+        if at < end and world.route[w, i, at] / places == here:
+            at = at + 1
+            world.route_at[w, i] = at
+        if at < end and road.road_from[world.route[w, i, at] / places] == node:
+            ahead = world.route[w, i, at] / places
+            place = world.route[w, i, at] % places - 1
+        projected = geometry.position(road.lanes, lane, s, zero)
+        if ahead >= 0:
+            return lane_on(road, lane, ahead, place, projected[0], projected[1])
+        found = int(lane)
+        least = real(1.0e9)
+        for k in range(road.node_first[node], road.node_first[node + 1]):
+            candidate = lane_on(road, lane, road.node_road[k], -1, projected[0], projected[1])
+            d = distance(road, candidate, projected[0], projected[1])
+            if d < least:
+                least = d
+                found = candidate
+        return found
+
+    @wp.func
+    def onward(world: wp.ref[World], road: wp.ref[Road], w: int, i: int) -> int:
+        target = world.target_lane[w, i]
+        s = local_of(world, road, w, i, target)[0]
+        if s > road.lanes.length[target] - hand_over:
+            target = next_lane(world, road, w, i, target, s)
+        return target
+
+    @wp.func
+    def wrong_way(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
+        """Whether a change to `lane` leads away from the place that the route asks for."""
+        target = road.lane_place[world.target_lane[w, i]]
+        wanted = world.route[w, i, world.route_at[w, i]] % places - 1
+        return wp.sign(real(road.lane_place[lane] - target)) != wp.sign(real(wanted - target)) or wanted == target
+
+    @wp.func
+    def has_planned_place(world: wp.ref[World], w: int, i: int) -> bool:
+        at = world.route_at[w, i]
+        return at < world.route_end[w, i] and world.route[w, i, at] % places > 0
+
+    # --- neighbours -----------------------------------------------------------------------------------------------
+
+    @wp.func
+    def gap(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int) -> real:
+        lane = world.lane[w, i]
+        return local_of(world, road, w, j, lane)[0] - world.lane_s[w, i]
+
+    @wp.func
+    def place_on(world: wp.ref[World], road: wp.ref[Road], w: int, j: int, lane: int) -> vec2:
+        """(s, r) of a vehicle on a lane, far away where it is not on it for sure."""
+        if lane == world.lane[w, j]:
+            return vec2(world.lane_s[w, j], world.lane_r[w, j])
+        beyond = road.lanes.width[lane] * half + side_margin
+        return nearby(road.lanes, lane, world.x[w, j], world.y[w, j], beyond)
+
+    @wp.func
+    def rank_neighbour(world: wp.ref[World], w: int, j: int, s: real, s_j: real, best: Pair) -> Pair:
+        """Keep j where it is closer; of several level with each other the last in order is ahead, the first behind."""
+        pair = best
+        if s <= s_j:
+            if pair.ahead < 0 or s_j < pair.s_ahead:
+                pair.ahead = j
+                pair.s_ahead = s_j
+            elif s_j == pair.s_ahead and world.sequence[w, j] > world.sequence[w, pair.ahead]:
+                pair.ahead = j
+        elif pair.behind < 0 or s_j > pair.s_behind:
+            pair.behind = j
+            pair.s_behind = s_j
+        elif s_j == pair.s_behind and world.sequence[w, j] < world.sequence[w, pair.behind]:
+            pair.behind = j
+        return pair
+
+    @wp.func(inline=False)
+    def neighbours(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> wp.vec2i:
+        """Slots ahead of and behind i on a lane, -1 for none; level counts as ahead (highway-env)."""
+        s = local_of(world, road, w, i, lane)[0]
+        pair = Pair()
+        pair.ahead = -1
+        pair.behind = -1
+        begin = road.link_first[lane]
+        end = wp.where(road.connected != 0, road.link_first[lane + 1], begin)
+        straight_lane = road.lanes.kind[lane] == straight
+        x0 = road.lanes.parameters[lane, 0]
+        y0 = road.lanes.parameters[lane, 1]
+        c = road.lanes.parameters[lane, 2]
+        d = road.lanes.parameters[lane, 3]
+        past = road.lanes.length[lane] + end_margin
+        reach_across = road.lanes.width[lane] * half + side_margin
+        for j in range(world.slots):
+            kind = world.kind[w, j]
+            if j != i and kind != 0 and kind < landmark:
+                # The lane itself, then those connected to it; the first that holds the vehicle decides.
+                if straight_lane:
+                    dx = world.x[w, j] - x0
+                    dy = world.y[w, j] - y0
+                    s_j = dx * c + dy * d
+                    if s_j >= -end_margin and s_j < past and wp.abs(dy * c - dx * d) <= reach_across:
+                        pair = rank_neighbour(world, w, j, s, s_j, pair)
+                        continue
+                else:
+                    place = place_on(world, road, w, j, lane)
+                    if within(road, lane, place, side_margin):
+                        pair = rank_neighbour(world, w, j, s, place[0], pair)
+                        continue
+                for k in range(begin, end):
+                    linked = place_on(world, road, w, j, road.link_lane[k])
+                    if within(road, road.link_lane[k], linked, side_margin):
+                        pair = rank_neighbour(world, w, j, s, linked[0] + road.link_offset[k], pair)
+                        break
+        return wp.vec2i(pair.ahead, pair.behind)
+
+    @wp.func
+    def front(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
+        return neighbours(world, road, w, i, lane)[0]
+
+    @wp.func
+    def rear(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
+        return neighbours(world, road, w, i, lane)[1]
+
+    @wp.func
+    def sort(world: wp.ref[World], w: int):
+        # Neighbours are not found by order here.
+        return
+
+    # Inlined everywhere, functions of this size make kernels that no instruction cache holds.
+    return Functions(
+        inline=False,
+        Road=Road,
+        vec2=vec2,
+        position=geometry.position,
+        local=local,
+        local_of=local_of,
+        heading_at=heading_at,
+        speed_limit=speed_limit,
+        left_of=left_of,
+        right_of=right_of,
+        same_road=same_road,
+        within=within,
+        on_lane=on_lane,
+        reachable=reachable,
+        closest_lane=closest_lane,
+        locate=locate,
+        onward=onward,
+        wrong_way=wrong_way,
+        has_planned_place=has_planned_place,
+        gap=gap,
+        neighbours=neighbours,
+        front=front,
+        rear=rear,
+        sort=sort,
+    )
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(
+    networks: list[RoadNetwork],
+    dtype: str,
+    device: str,
+    connected: bool = False,
+    destinations: list[list[str]] | None = None,
+):
+    """The `Road` struct over several maps.
+
+    Args:
+        networks: the maps.
+        dtype: "float32" or "float64".
+        device: a Warp device.
+        connected: whether neighbours are sought on connected lanes too (highway-env's `*-v1` environments).
+        destinations: for each map the nodes that routes may lead to.
+    """
+    if not networks or not all(network.lanes for network in networks):
+        raise UserError("a road network needs at least one lane")
+    real = wp.float32 if dtype == "float32" else wp.float64
+    road = build(real).Road()
+
+    def ints(values):
+        return wp.array(np.asarray(values if len(values) else [0], dtype=np.int32), device=device)
+
+    def reals(values):
+        return wp.array(np.asarray(values if len(values) else [0.0], dtype=np.float64), dtype=real, device=device)
+
+    lanes = [lane for network in networks for lane in network.lanes]
+    road.lanes = lane_geometry.table(lanes, dtype, device)
+    road.connected = int(connected)
+    road.ways = conflicts.table(networks, dtype, device)
+    road.plans = signals.table([(network.signals, network.junctions) for network in networks], dtype, device)
+    # Nobody changes lane within a junction.
+    road.forbidden = ints(np.array([lane.forbidden for lane in lanes]) | (road.ways.of_lane.numpy() >= 0))
+    road.priority = ints([lane.priority for lane in lanes])
+    lane_road, lane_place, link_first, link_lane, link_offset = [], [], [0], [], []
+    road_lane, road_lanes, road_from, road_to, hops = [], [], [], [], []
+    node_first, node_road, map_lane = [0], [], [0]
+    for network in networks:
+        base_lane, base_road, base_node = map_lane[-1], len(road_lane), len(node_first) - 1
+        nodes = {node: base_node + k for k, node in enumerate(network.nodes)}
+        numbers = {pair: base_road + k for k, pair in enumerate(network.roads)}
+        for index in network.indices:
+            lane_road.append(numbers[index[:2]])
+            lane_place.append(index[2])
+            for lane, offset in network.connections(index):
+                link_lane.append(base_lane + lane)
+                link_offset.append(offset)
+            link_first.append(len(link_lane))
+        for start, end in network.roads:
+            road_lane.append(base_lane + network.number((start, end, 0)))
+            road_lanes.append(len(network.graph[start][end]))
+            road_from.append(nodes[start])
+            road_to.append(nodes[end])
+        for node in network.nodes:
+            node_road += [numbers[(node, end)] for end in network.graph.get(node, {})]
+            node_first.append(len(node_road))
+        map_lane.append(base_lane + len(network.lanes))
+        goals = destinations[len(hops)] if destinations else []
+        hops.append(_hops(network, goals, base_road))
+    width = max(1, *(block.shape[1] for block in hops)) if hops else 1
+    hops = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in hops]
+    road.hop = wp.array(np.concatenate(hops), dtype=wp.int32, device=device)
+    for name, values in (
+        ("lane_road", lane_road),
+        ("lane_place", lane_place),
+        ("link_first", link_first),
+        ("link_lane", link_lane),
+        ("road_lane", road_lane),
+        ("road_lanes", road_lanes),
+        ("road_from", road_from),
+        ("road_to", road_to),
+        ("node_first", node_first),
+        ("node_road", node_road),
+        ("map_lane", map_lane),
+    ):
+        setattr(road, name, ints(values))
+    road.link_offset = reals(link_offset)
+
+    road.cell = CELL if len(networks) == 1 else MANY_CELL
+    grids = [_grid(network, road.cell) for network in networks]
+    road.map_x, road.map_y = reals([g[0] for g in grids]), reals([g[1] for g in grids])
+    road.map_columns, road.map_rows = ints([g[2] for g in grids]), ints([g[3] for g in grids])
+    road.map_cell = ints(np.cumsum([0] + [g[2] * g[3] for g in grids])[:-1])
+    counts = np.concatenate([g[4] for g in grids])
+    road.cell_first = ints(np.concatenate(([0], np.cumsum(counts))))
+    road.cell_lane = ints(np.concatenate([g[5] + first for g, first in zip(grids, map_lane, strict=False)]))
+    road.cell_bound = reals(np.concatenate([g[6] for g in grids]))
+    return road
+
+
+def _hops(network: RoadNetwork, goals: list[str], base_road: int) -> np.ndarray:
+    """The first road of the shortest path from every node to every goal, of several the first by name; -1 for none.
+
+    Shape: (nodes, goals).
+    """
+    nodes = network.nodes
+    place = {node: k for k, node in enumerate(nodes)}
+    number = {pair: base_road + k for k, pair in enumerate(network.roads)}
+    into: dict[str, list[str]] = {node: [] for node in nodes}
+    for start, end in network.roads:
+        into[end].append(start)
+    result = np.full((len(nodes), len(goals)), -1, dtype=np.int64)
+    for column, goal in enumerate(goals):
+        if goal not in place:
+            raise unknown("destination", goal, nodes)
+        distance = {goal: 0}
+        queue = deque([goal])
+        while queue:
+            node = queue.popleft()
+            for before in into[node]:
+                if before not in distance:
+                    distance[before] = distance[node] + 1
+                    queue.append(before)
+        for node, steps in distance.items():
+            if steps:
+                ahead = min(end for end in network.graph[node] if distance.get(end) == steps - 1)
+                result[place[node], column] = number[(node, ahead)]
+    return result
+
+
+def _bound_factor(lane: Lane) -> float:
+    """A lane's cost is at least this times the distance from its centre line.
+
+    Across and along a straight lane or an arc add up to a path to the centre line, which is no shorter than the
+    distance. Beyond the end of a sine lane the cost is measured to the curve's continuation, whose slope stretches it.
+    """
+    if lane.kind in (STRAIGHT, CIRCULAR):
+        return 1.0
+    if lane.kind == SINE:
+        return 1.0 / math.hypot(1.0, lane.parameters[4] * lane.parameters[5])
+    return 0.0
+
+
+def _grid(network: RoadNetwork, side: float) -> tuple:
+    """A map's cells: x0, y0, columns, rows, entries a cell, lanes by bound, bounds."""
+    x0, y0, x1, y1 = network.bounds()
+    x0, y0 = x0 - BORDER, y0 - BORDER
+    columns, rows = math.ceil((x1 + BORDER - x0) / side), math.ceil((y1 + BORDER - y0) / side)
+    entries: list[list[tuple[float, int]]] = [[] for _ in range(columns * rows)]
+    for number, lane in enumerate(network.lanes):
+        factor = _bound_factor(lane)
+        points = lane.centre_line(0.5) if lane.kind != STRAIGHT else _dense(lane)
+        spacing = 1.0  # m, above the distance of neighbouring points on any of our lanes
+        near = CELL_REACH / factor + spacing if factor else math.inf
+        low, high = points.min(axis=0), points.max(axis=0)
+        first = np.clip(((low - near - (x0, y0)) // side), 0, (columns - 1, rows - 1)) if factor else np.zeros(2)
+        last = np.clip(((high + near - (x0, y0)) // side), 0, (columns - 1, rows - 1)) if factor else None
+        last = np.array((columns - 1, rows - 1)) if last is None else last
+        cx = np.arange(int(first[0]), int(last[0]) + 1)
+        cy = np.arange(int(first[1]), int(last[1]) + 1)
+        # Distance of each point from each cell's square.
+        ax = np.abs(points[:, 0, None] - (x0 + (cx + 0.5) * side)) - side / 2
+        ay = np.abs(points[:, 1, None] - (y0 + (cy + 0.5) * side)) - side / 2
+        ax, ay = np.maximum(ax, 0.0), np.maximum(ay, 0.0)
+        away = np.sqrt((ax[:, None, :] ** 2 + ay[:, :, None] ** 2).min(axis=0))
+        bound = np.maximum(away - spacing / 2, 0.0) * factor - 1e-3
+        for row, column in np.argwhere(bound <= CELL_REACH):
+            entries[int(cy[row]) * columns + int(cx[column])].append((float(bound[row, column]), number))
+    for cell in entries:
+        cell.sort()
+    flat = [entry for cell in entries for entry in cell]
+    lanes = np.array([lane for _, lane in flat], dtype=np.int64)
+    bounds = np.array([bound for bound, _ in flat])
+    return x0, y0, columns, rows, np.array([len(cell) for cell in entries]), lanes, bounds
+
+
+def _dense(lane: Lane) -> np.ndarray:
+    count = math.ceil(lane.length) + 1
+    return lane.position(np.linspace(0.0, lane.length, count))

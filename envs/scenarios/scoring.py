@@ -1,0 +1,64 @@
+"""What the rewards and endings of scenarios have in common."""
+
+import functools
+
+import numpy as np
+import warp as wp
+
+from envs.physics.actions import META_ACTIONS
+from envs.precision import Functions
+from envs.scenarios.base import ActionSet
+from envs.state import IDM, META, world_struct
+
+
+@functools.cache
+def build(real: type, road_functions) -> Functions:
+    """Warp functions.
+
+    on_road(world, road, w, i)              whether a vehicle is on its lane
+    chosen_lane(world, w, i)                the lane that a driver steers to; of other vehicles the one they are on
+    share(value, low, high)                 value mapped linearly such that low is 0 and high 1
+    conclude(world, w, reward, terminated, step_duration, duration)   keep the result of a policy step
+    """
+    World, Road = world_struct(real), road_functions.Road
+    zero = real(0.0)
+    idm, meta = IDM, META
+
+    @wp.func
+    def on_road(world: wp.ref[World], road: wp.ref[Road], w: int, i: int) -> bool:
+        return road_functions.on_lane(road, world.lane[w, i], world.x[w, i], world.y[w, i], zero)
+
+    @wp.func
+    def chosen_lane(world: wp.ref[World], w: int, i: int) -> int:
+        if world.kind[w, i] == meta or world.kind[w, i] == idm:
+            return world.target_lane[w, i]
+        return world.lane[w, i]
+
+    @wp.func
+    def share(value: real, low: real, high: real) -> real:
+        return (value - low) / (high - low)
+
+    @wp.func
+    def conclude(world: wp.ref[World], w: int, reward: real, terminated: bool, step_duration: real, duration: real):
+        world.time[w] = world.time[w] + step_duration
+        world.reward[w] = reward
+        world.episode_return[w] = world.episode_return[w] + reward
+        world.episode_length[w] = world.episode_length[w] + 1
+        world.terminated[w] = wp.where(terminated, 1, 0)
+        world.truncated[w] = wp.where(world.time[w] >= duration, 1, 0)
+        world.ego_speed[w] = world.speed[w, 0]
+        world.ego_crashed[w] = world.crashed[w, 0]
+        if world.terminated[w] + world.truncated[w] != 0:
+            world.final_return[w] = world.episode_return[w]
+            world.final_length[w] = world.episode_length[w]
+
+    return Functions(on_road=on_road, chosen_lane=chosen_lane, share=share, conclude=conclude)
+
+
+def lane_changes(actions: ActionSet) -> np.ndarray:
+    """Which meta-actions a penalty on lane changes falls on, by their place in META_ACTIONS. Shape: (5,) int.
+
+    highway-env takes an agent's actions 0 and 2 for lane changes, whatever set they are from.
+    """
+    penalised = [actions.names[k] for k in (0, 2) if k < len(actions.names)]
+    return np.array([name in penalised for name in META_ACTIONS], dtype=np.int32)
