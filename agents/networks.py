@@ -61,9 +61,7 @@ class ActorCritic(ActorCriticPolicy):
         """Features of raw observations, which actor and critic share. Shape: (N, features)."""
         return self.features_extractor(obs)
 
-    def forward(
-        self, obs: Observation, deterministic: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, obs: Observation, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Actions (N,), values (N, 1) and log-probabilities (N,) for observations of N worlds."""
         if not isinstance(self.action_space, spaces.Discrete):
             return super().forward(obs, deterministic)

@@ -8,10 +8,9 @@ from gymnasium import spaces
 
 import envs
 from agents import checkpoint, features
-from agents.drivers import IDMDriver, RandomDriver
+from agents.drivers import IDMDriver, RandomDriver, action_space
 from agents.networks import ActorCritic, load_weights, policy_kwargs, weights
 from envs.errors import UserError, unknown
-from envs.physics.actions import META_ACTIONS
 from perception import encoders
 
 NAME = "policy.safetensors"
@@ -31,10 +30,12 @@ class Policy(Protocol):
     env_options: dict[str, Any]
 
     def act(self, obs: Tensors) -> torch.Tensor:
-        """Actions for the observations of N worlds; the most probable one, except for "random". Shape: (N,) int64."""
+        """Actions for the observations of N worlds; the most probable ones, except for "random". Shape: (N,) int64, or
+        as the worlds' action space has it."""
 
     def explain(self, obs: Tensors) -> Tensors | None:
-        """"probabilities" (N, A) and "value" (N,), discounted return to come; None for drivers without them."""
+        """ "probabilities" (N, A) of meta-actions, where it takes any, and "value" (N,), discounted return to come.
+        None for drivers without them."""
 
     def reset(self, done: torch.Tensor | None = None) -> None:
         """Forget what is remembered of worlds: all, or those where `done` (N,) is True."""
@@ -47,19 +48,23 @@ class TrainedPolicy:
         self.name, self.network, self.encoder, self.header = name, network, encoder, header
         self.env_options: dict[str, Any] = dict(header["env_options"])
 
-    def _log_probabilities(self, obs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            seen = obs if self.encoder is None else features.encode(self.encoder, obs)
-            return self.network.values_and_log_probabilities(seen)
+    def _seen(self, obs: Tensors) -> Tensors:
+        return obs if self.encoder is None else features.encode(self.encoder, obs)
 
+    @torch.no_grad()
     def act(self, obs: Tensors) -> torch.Tensor:
         """See `Policy`."""
-        return self._log_probabilities(obs)[1].argmax(1)
+        actions = self.network(self._seen(obs), deterministic=True)[0]
+        return actions.clamp(-1, 1) if isinstance(self.network.action_space, spaces.Box) else actions
 
+    @torch.no_grad()
     def explain(self, obs: Tensors) -> Tensors:
         """See `Policy`."""
-        values, log_p = self._log_probabilities(obs)
-        return {"probabilities": log_p.exp(), "value": values.squeeze(1)}
+        seen = self._seen(obs)
+        if isinstance(self.network.action_space, spaces.Discrete):
+            values, log_p = self.network.values_and_log_probabilities(seen)
+            return {"probabilities": log_p.exp(), "value": values.squeeze(1)}
+        return {"value": self.network.predict_values(seen).squeeze(1)}
 
     def reset(self, done: torch.Tensor | None = None) -> None:
         """It remembers nothing."""
@@ -72,9 +77,9 @@ def save(path: Path, network: ActorCritic, encoder: torch.nn.Module | None, head
         path: the file.
         network: its weights.
         encoder: frozen, in front of the network; None if there is none.
-        header: "scenario", "family", "env_options", "actions" (how many), "observation" (name: shape), "hidden" and
-            "learned_encoder" (see `networks.policy_kwargs`), "encoder" (of the frozen one, if any: {"encoder": name,
-            "in_channels", "height", "width"}). Further entries are for readers.
+        header: "scenario", "family", "env_options", "actions" (see `describe_actions`), "observation" (name: shape),
+            "hidden" and "learned_encoder" (see `networks.policy_kwargs`), "encoder" (of the frozen one, if any:
+            {"encoder": name, "in_channels", "height", "width"}). Further entries are for readers.
 
     Raises:
         OSError: the file could not be written; the old one is as it was.
@@ -98,12 +103,22 @@ def read(path: Path, name: str, device: torch.device | str = "cpu") -> TrainedPo
     if card := header["encoder"]:
         encoder = encoders.build(card["encoder"], card["in_channels"], card["height"], card["width"])
     kwargs = policy_kwargs(header["hidden"], header["learned_encoder"])
-    network = ActorCritic(_space(header, encoder), spaces.Discrete(header["actions"]), lambda _: 0.0, **kwargs)
+    network = ActorCritic(_space(header, encoder), actions_of(header["actions"]), lambda _: 0.0, **kwargs)
     for module, prefix in ((network, "policy."), (encoder, "encoder.")):
         if module is not None:
             load_weights(module, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             module.to(device).eval().requires_grad_(False)
     return TrainedPolicy(name, network, encoder, header)
+
+
+def describe_actions(space: spaces.Space) -> int | dict[str, list[int]]:
+    """A space of actions as JSON holds it: how many there are, or {"shape": ...} of continuous ones."""
+    return int(space.n) if isinstance(space, spaces.Discrete) else {"shape": list(space.shape)}
+
+
+def actions_of(described: int | dict[str, list[int]]) -> spaces.Space:
+    """Undo `describe_actions`."""
+    return spaces.Discrete(described) if isinstance(described, int) else spaces.Box(-1.0, 1.0, described["shape"])
 
 
 def _space(header: dict[str, Any], encoder: torch.nn.Module | None) -> spaces.Space:
@@ -134,13 +149,14 @@ def load(spec: str, scenario: str = "highway", device: torch.device | str = "cpu
         device: where its observations will be.
 
     Raises:
-        UserError: nothing of that name, a damaged file, or a policy of a scenario with other actions or observations.
+        UserError: nothing of that name, a damaged file, or a policy of a scenario with other actions or observations;
+            "idm" where nobody drives along lanes.
     """
     wanted = envs.scenarios.get(scenario)
     if spec == "random":
-        return RandomDriver(len(META_ACTIONS), device)
+        return RandomDriver(action_space(wanted), device)
     if spec == "idm":
-        return IDMDriver(device)
+        return IDMDriver(wanted, device)
     folder = ZOO / spec.removeprefix("zoo/") if spec.startswith("zoo/") else Path(spec)
     if not folder.is_dir():
         raise unknown("policy", spec, ["random", "idm", *zoo(), "the path of a run directory"])

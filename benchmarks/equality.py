@@ -255,8 +255,8 @@ def main() -> None:
     table = Table(
         "environment",
         title=f"lanewise in float64 against highway-env {version('highway-env')}",
-        caption="position: largest difference in metres, crawling: the same once a vehicle has been slower than 0.7 m/s "
-        "(at 15 Hz); observed: largest difference; crashed, rewards, endings: how often they differ",
+        caption="position: largest difference in metres; crawling: the same once a vehicle has been slower than 0.7 "
+        "m/s (at 15 Hz); observed: largest difference; crashed, rewards, endings: how often they differ",
         box=box.SIMPLE_HEAD,
     )
     names = ("episodes", "crashes", "steps", "position", "crawling", "observed", "crashed", "rewards", "endings")

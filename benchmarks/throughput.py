@@ -25,18 +25,40 @@ from envs import files, scenarios
 from envs.errors import UserError, exit_on_user_error
 from envs.simulation import resolve_device
 
-ENVPOOL_IDS = {"highway": "Highway-v0", "highway-fast": "HighwayFast-v0"}
+ENVPOOL_IDS = {
+    "highway": "Highway-v0",
+    "highway-fast": "HighwayFast-v0",
+    "merge": "Merge-v0",
+    "roundabout": "Roundabout-v0",
+    "intersection": "Intersection-v0",
+    "intersection-continuous": "Intersection-v1",
+    "exit": "Exit-v0",
+    "racetrack": "Racetrack-v0",
+    "racetrack-large": "RacetrackLarge-v0",
+    "racetrack-oval": "RacetrackOval-v0",
+    "two-way": "TwoWay-v0",
+    "u-turn": "UTurn-v0",
+    "parking": "Parking-v0",
+    "parking-action-repeat": "ParkingActionRepeat-v0",
+    "parking-parked": "ParkingParked-v0",
+    "lane-keeping": "LaneKeeping-v0",
+}
 # EnvPool's own process: 64 environments on two threads is what its authors' figures and ours use.
 ENVPOOL_LOOP = """
 import sys, time, envpool, numpy as np
 pool = envpool.make_gymnasium(sys.argv[1], num_envs=64, num_threads=int(sys.argv[2]), seed=0)
 pool.reset()
 rng = np.random.default_rng(0)
+space = pool.action_space
+if hasattr(space, "n"):
+    actions = rng.integers(0, space.n, (64, 64)).astype(np.int32)
+else:
+    actions = rng.uniform(-1.0, 1.0, (64, 64, *space.shape)).astype(np.float32)
 for line in sys.stdin:
     seconds, steps = float(line), 0
     start = time.perf_counter()
     while time.perf_counter() - start < seconds:
-        pool.step(rng.integers(0, 5, 64).astype(np.int32))
+        pool.step(actions[steps // 64 % 64])
         steps += 64
     print(steps / (time.perf_counter() - start), flush=True)
 """
@@ -45,7 +67,7 @@ for line in sys.stdin:
 @dataclass
 class Args:
     scenarios: tuple[str, ...] = ("highway", "highway-fast")
-    """Scenarios to measure."""
+    """Scenarios to measure; "all" for every one."""
     device: str = "auto"
     """Where ours runs: auto, cpu or cuda."""
     num_worlds: int = 1024
@@ -56,6 +78,8 @@ class Args:
     """Turns each contestant takes."""
     envpool_python: str | None = None
     """Interpreter of an environment that holds envpool; without it EnvPool is left out."""
+    cameras: bool = True
+    """Measure the camera too."""
     out: Path | None = None
     """JSON file to write."""
 
@@ -78,7 +102,11 @@ def batched(scenario: str, args: Args, device: torch.device, **options) -> Calla
     """Ours through `envs.make_vec`, with random actions."""
     env = envs.make_vec(scenario, args.num_worlds, device=device, **options)
     env.reset(seed=0)
-    actions = torch.randint(0, 5, (64, args.num_worlds), device=device)
+    agents = () if env.scenario.agents == 1 else (env.scenario.agents,)
+    if env.action_names:
+        actions = torch.randint(0, len(env.action_names), (64, args.num_worlds, *agents), device=device)
+    else:
+        actions = 2 * torch.rand((64, args.num_worlds, *agents, env.scenario.actions.size), device=device) - 1
     turn = iter(range(2**62))
     return lambda seconds: rate(lambda: env.step(actions[next(turn) % 64]), args.num_worlds, seconds, device)
 
@@ -87,8 +115,10 @@ def filming(scenario: str, args: Args, rig: str) -> Callable[[float], float]:
     """The camera alone, on one thread: frames a second and core."""
     env = envs.make_vec(scenario, 128, device="cpu", rig=rig)
     env.reset(seed=0)
+    shape = env.single_action_space.shape
+    still = torch.zeros((128, *shape)) if not env.action_names else torch.ones((128, *shape), dtype=torch.int64)
     for _ in range(5):
-        env.step(torch.ones(128, dtype=torch.int64))
+        env.step(still)
     return lambda seconds: rate(lambda: env.sim.film_on_one_thread(), 128, seconds, torch.device("cpu"))
 
 
@@ -136,15 +166,18 @@ def envpool(scenario: str, args: Args) -> Callable[[float], float]:
 
 def measure(scenario: str, args: Args, device: torch.device, console: Console) -> dict[str, list[float]]:
     """Every contestant's rates, a number a round."""
-    contestants: dict[str, Callable[[float], float]] = {"highway-env, 1 process": highway_env(scenario)}
-    if args.envpool_python:
+    contestants: dict[str, Callable[[float], float]] = {}
+    if scenarios.get(scenario).upstream_id:
+        contestants["highway-env, 1 process"] = highway_env(scenario)
+    if args.envpool_python and scenario in ENVPOOL_IDS:
         contestants["EnvPool, 64 environments"] = envpool(scenario, args)
     contestants[f"ours, state, {args.num_worlds} worlds"] = batched(scenario, args, device, observation="state")
     contestants["ours, state, 1 world, gymnasium.make"] = one_world(scenario)
-    for rig in ("surround", "front"):
+    rigs = ("surround", "front") if args.cameras else ()
+    for rig in rigs:
         contestants[f"ours, camera '{rig}', {args.num_worlds} worlds"] = batched(scenario, args, device, rig=rig)
     if device.type == "cpu":
-        for rig in ("surround", "front"):
+        for rig in rigs:
             contestants[f"camera '{rig}' alone, frames/s of one core"] = filming(scenario, args, rig)
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(args.rounds):
@@ -177,6 +210,8 @@ def report(scenario: str, rates: dict[str, list[float]], console: Console) -> li
 def main() -> None:
     args = tyro.cli(Args, description=__doc__)
     console = Console()
+    if args.scenarios == ("all",):
+        args.scenarios = tuple(scenarios.SCENARIOS)
     for scenario in args.scenarios:
         scenarios.get(scenario)
     device = resolve_device(args.device)

@@ -13,12 +13,18 @@ from envs.physics.actions import META_ACTIONS
 from envs.roads.network import RoadNetwork
 from envs.roads.parallel import ParallelRoad
 from envs.scenarios.base import CONTINUOUS, Scenario
+from envs.sensors.birdseye import BirdsEye
 from envs.sensors.camera import Camera
 from envs.sensors.kinematics import OwnSpeed
+from envs.sensors.lidar import Lidar
+from envs.sensors.occupancy import OccupancyGrid
+from envs.sensors.results import AgentResults
 from envs.sensors.rig import Rig
 from envs.simulation import Simulation, resolve_device
 
-OBSERVATIONS = ("camera", "state")
+OBSERVATIONS = ("camera", "bev", "lidar", "grid", "state")
+# What a cell of the observation "grid" holds.
+GRID_FEATURES = ("presence", "vx", "vy", "on_road")
 EGOS = ("policy", "continuous", "idm")
 Observation = dict[str, torch.Tensor]
 
@@ -30,8 +36,13 @@ class VecWorlds:
     and steering or the one of them that the scenario has. Ego "continuous": float (N, 2), throttle and steering. Ego
     "idm": the ego drives itself and actions are ignored. With A > 1 agents a world, (N, A) and (N, A, K).
 
-    Observations are dicts of tensors. "camera": {"camera": uint8 (N, frames * 3, H, W), oldest frame first, "speed":
-    float32 (N, 1), share of 40 m/s}. "state": what highway-env's environment observes; {"state": float32 (N, ...)}.
+    Observations are dicts of tensors, whose shapes begin with (N, A) where there are A > 1 agents. "state": what
+    highway-env's environment observes; {"state": float32 (N, ...)}, or as it names them. Every other one has "speed",
+    float32 (N, 1), share of 40 m/s, and
+        "camera": {"camera": uint8 (N, frames * 3, H, W)}, oldest frame first; see `envs.sensors.camera`.
+        "bev": {"bev": uint8 (N, C, H, W)}, from above; privileged, see `envs.sensors.birdseye`.
+        "lidar": {"lidar": float32 (N, cells, 2)}, distance and closing speed; see `envs.sensors.lidar`.
+        "grid": {"grid": float32 (N, GRID_FEATURES, cells, cells)}, on road networks; see `envs.sensors.occupancy`.
 
     Rewards and endings are the scenario's. Autoreset is same-step: where an episode ends, `step` returns the first
     observation of the next one, and the last of the old one in info["final_obs"].
@@ -74,10 +85,26 @@ class VecWorlds:
         def sensors(simulation: Simulation) -> list:
             if observation == "state":
                 return scenario.observation(simulation)
-            return [Camera(simulation, rig, frames, randomize, channels), OwnSpeed(simulation)]
+            if observation == "camera":
+                seeing = Camera(simulation, rig, frames, randomize, channels)
+            elif observation == "bev":
+                seeing = BirdsEye(simulation)
+            elif observation == "lidar":
+                seeing = _named(Lidar(simulation), "lidar")
+            else:
+                if simulation.maps is None:
+                    raise UserError(f"'{scenario.name}' has no road network, which 'grid' needs: use 'bev' or 'lidar'")
+                seeing = _named(OccupancyGrid(simulation, GRID_FEATURES), "grid")
+            return [seeing, OwnSpeed(simulation)]
+
+        def instruments(simulation: Simulation) -> list:
+            if scenario.agents == 1:
+                return sensors(simulation)
+            self._results = AgentResults(simulation)
+            return [*sensors(simulation), self._results]
 
         kind = "idm" if ego == "idm" else scenario.actions.kind
-        self.sim = Simulation(scenario, num_worlds, device, dtype, kind, sensors)
+        self.sim = Simulation(scenario, num_worlds, device, dtype, kind, instruments)
         self.state = self.sim.state
         self.road = self.sim.maps[0] if self.sim.maps else scenario.road()
         self.action_names = scenario.actions.names
@@ -96,6 +123,8 @@ class VecWorlds:
         self._meaning = torch.tensor(meaning, dtype=torch.float32, device=device)
         self._seed = seed
         self._started = False
+        # Scenarios with a goal write in every step whether it is reached; in the others this stays.
+        self.state.success.fill_(-1)
 
     def reset(self, seed: int | None = None, first_world: int | None = None) -> tuple[Observation, dict]:
         """Begin a new episode in every world.
@@ -129,10 +158,13 @@ class VecWorlds:
             on_frame: called after every simulation frame, before scoring and resets: `state` then holds that frame.
 
         Returns:
-            obs, reward (N,) float, terminated (N,) bool, truncated (N,) bool and info: "speed" (N,) [m/s] and
-            "crashed" (N,) of the step before any reset, "final_obs" (rows valid where "_final_obs"), "_final_obs"
-            (N,) bool, "episode_return" (N,) and "episode_length" (N,), valid where "_final_obs". Observations are the
-            simulator's own buffers, which the next step overwrites.
+            obs, reward (N,) float, terminated (N,) bool, truncated (N,) bool and info: "speed" (N,) [m/s], "crashed"
+            (N,) and "success" (N,) of the step before any reset, "final_obs" (rows valid where "_final_obs"),
+            "_final_obs" (N,) bool, "episode_return" (N,) and "episode_length" (N,), valid where "_final_obs". Success
+            is that the goal is reached; where a scenario has none, that the time limit is. With A > 1 agents also
+            "agent_reward" (N, A), each one's own, and "agent_finished" (N, A), whether it has crashed, arrived or left
+            the road where that ends its task. Observations are the simulator's own buffers, which the next step
+            overwrites.
 
         Raises:
             RuntimeError: called before `reset`.
@@ -144,14 +176,19 @@ class VecWorlds:
         self.sim.step(on_frame)
         state = self.state
         terminated, truncated = state.terminated != 0, state.truncated != 0
+        reached = torch.where(state.success < 0, truncated & ~terminated, state.success == 1)
         info = {
             "speed": state.ego_speed.clone(),
             "crashed": state.ego_crashed != 0,
+            "success": reached,
             "final_obs": self._final,
             "_final_obs": terminated | truncated,
             "episode_return": state.final_return.clone(),
             "episode_length": state.final_length.clone(),
         }
+        if self.scenario.agents > 1:
+            info["agent_reward"] = self._results.reward.clone()
+            info["agent_finished"] = self._results.finished != 0
         return self._obs, state.reward.clone(), terminated, truncated, info
 
     def _command(self, actions: torch.Tensor) -> None:
@@ -185,7 +222,10 @@ class VecWorlds:
         """The picture that the viewer shows of one world. Shape: (height, width, 3) uint8."""
         from envs.render import Scene, draw_frame
 
-        camera = self._obs["camera"][world, -3:].permute(1, 2, 0).cpu().numpy() if "camera" in self._obs else None
+        camera = None
+        if "camera" in self._obs:
+            mine = self._obs["camera"][world] if self.scenario.agents == 1 else self._obs["camera"][world, 0]
+            camera = mine[-3:].permute(1, 2, 0).cpu().numpy()
         return draw_frame(Scene.of(self, world, camera), width, height)
 
     def _everything(self) -> dict[str, torch.Tensor]:
@@ -220,6 +260,13 @@ class VecWorlds:
         self.sim.close()
 
 
+def _named(sensor, name: str):
+    """A sensor of one output, under a name of its own in place of "state"."""
+    for group in ("outputs", "finals", "spaces"):
+        setattr(sensor, group, {name: getattr(sensor, group)["state"]})
+    return sensor
+
+
 def make_vec(
     scenario: str = "highway",
     num_worlds: int = 1,
@@ -233,6 +280,7 @@ def make_vec(
     rig: str | Rig = "surround",
     channels: tuple[str, ...] = ("rgb",),
     dtype: str = "float32",
+    agents: int | None = None,
 ) -> VecWorlds:
     """A batch of worlds.
 
@@ -240,7 +288,7 @@ def make_vec(
         scenario: a name from `envs.list_scenarios()`.
         num_worlds: how many worlds are simulated at once.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or a torch device.
-        observation: "camera" or "state", see `VecWorlds`.
+        observation: "camera", "bev", "lidar", "grid" or "state", see `VecWorlds`.
         seed: of the random streams; `reset(seed=...)` replaces it.
         frames: camera frames in an observation, one a policy step.
         ego: "policy" (meta-actions), "continuous" (throttle and steering) or "idm" (drives itself).
@@ -248,12 +296,14 @@ def make_vec(
         rig: the cameras: "surround" (ahead and all around, 64x96), "front" (64x64) or a rig of your own.
         channels: what the cameras give: "rgb", and "depth" and "semantic" as further keys of the observation.
         dtype: "float32" to train, "float64" to be compared with highway-env.
+        agents: vehicles a world that are told what to do, in scenarios for several; None for the scenario's own number.
 
     Raises:
         UserError: an unknown name or an impossible number.
     """
+    chosen = scenarios.get(scenario)
     return VecWorlds(
-        scenarios.get(scenario),
+        chosen if agents is None else chosen.with_agents(agents),
         num_worlds,
         resolve_device(device),
         observation,

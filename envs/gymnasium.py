@@ -15,6 +15,8 @@ from gymnasium.vector.utils import batch_space
 from envs.api import make_vec
 from envs.scenarios import SCENARIOS
 
+AGENT_FACTS = ("agent_reward", "agent_finished")  # of each of several agents, in a step's info
+
 
 def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
@@ -31,7 +33,8 @@ class DrivingEnv(gymnasium.Env):
     """One world with NumPy observations.
 
     Takes the keyword arguments of `envs.make_vec`. Actions, observations, rewards and endings are those of
-    `envs.api.VecWorlds`, without the leading dimension. `info` holds "speed" [m/s] and "crashed".
+    `envs.api.VecWorlds`, without the leading dimension. `info` holds "speed" [m/s] and "crashed", at the end of an
+    episode "is_success", and with several agents "agent_reward" and "agent_finished" (A,).
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
@@ -57,7 +60,10 @@ class DrivingEnv(gymnasium.Env):
         terminated, truncated = bool(terminated[0]), bool(truncated[0])
         # The batch has begun the next episode already where this one ended.
         last = info["final_obs"] if terminated or truncated else obs
-        facts = {"speed": float(info["speed"][0]), "crashed": bool(info["crashed"][0])}
+        facts: dict[str, Any] = {"speed": float(info["speed"][0]), "crashed": bool(info["crashed"][0])}
+        facts |= {name: info[name][0].cpu().numpy() for name in AGENT_FACTS if name in info}
+        if terminated or truncated:
+            facts["is_success"] = bool(info["success"][0])
         return self._first(last), float(reward[0]), terminated, truncated, facts
 
     def render(self) -> np.ndarray | None:
@@ -76,7 +82,8 @@ class DrivingEnv(gymnasium.Env):
 class DrivingVectorEnv(gymnasium.vector.VectorEnv):
     """The batched simulator behind Gymnasium's `VectorEnv`, with NumPy arrays and same-step autoreset.
 
-    Takes the keyword arguments of `envs.make_vec`.
+    Takes the keyword arguments of `envs.make_vec`. `info` holds "speed" [m/s] and "crashed" (N,), with several agents
+    "agent_reward" and "agent_finished" (N, A), and where episodes end "final_obs", "_final_obs" and "is_success" (N,).
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5, "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -104,13 +111,13 @@ class DrivingVectorEnv(gymnasium.vector.VectorEnv):
         actions = torch.as_tensor(np.asarray(actions), device=self.worlds.device)
         obs, reward, terminated, truncated, info = self.worlds.step(actions)
         ended = info["_final_obs"].cpu().numpy()
-        facts = {"speed": info["speed"].cpu().numpy(), "crashed": info["crashed"].cpu().numpy()}
+        facts = {name: info[name].cpu().numpy() for name in ("speed", "crashed", *AGENT_FACTS) if name in info}
         if ended.any():
             final = _numpy(info["final_obs"])
             rows = np.full(self.num_envs, None, dtype=object)
             for k in np.flatnonzero(ended):
                 rows[k] = {name: array[k] for name, array in final.items()}
-            facts |= {"final_obs": rows, "_final_obs": ended}
+            facts |= {"final_obs": rows, "_final_obs": ended, "is_success": info["success"].cpu().numpy() & ended}
         return (
             _numpy(obs),
             reward.cpu().numpy().astype(np.float64),

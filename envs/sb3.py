@@ -8,19 +8,28 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from envs.api import VecWorlds
+from envs.errors import UserError
 
 
 class SB3VecEnv(VecEnv):
     """A batch of worlds as stable-baselines3 expects it: NumPy arrays, same-step autoreset, one info dict a world.
 
     At the end of an episode a world's info holds "terminal_observation", "TimeLimit.truncated" and "episode" with the
-    keys that `Monitor` gives ("r", "l"), and "is_success" (True where the ego did not crash).
+    keys that `Monitor` gives ("r", "l"), and "is_success", see `VecWorlds.step`.
 
     Args:
         worlds: the batch, see `envs.make_vec`.
+
+    Raises:
+        UserError: it has several agents a world.
     """
 
     def __init__(self, worlds: VecWorlds):
+        state = getattr(worlds, "state", None)
+        if state is not None and state.agents > 1:
+            raise UserError(
+                f"stable-baselines3 knows one agent a world, not {state.agents}: use envs.pettingzoo, or agents=1"
+            )
         self.worlds = worlds
         self.render_mode = "rgb_array"
         super().__init__(worlds.num_worlds, worlds.single_observation_space, worlds.single_action_space)
@@ -47,12 +56,14 @@ class SB3VecEnv(VecEnv):
             final = self._numpy(info["final_obs"])
             returns, lengths = info["episode_return"].cpu().numpy(), info["episode_length"].cpu().numpy()
             ended_by_rules = terminated.cpu().numpy()
+            # Worlds without a notion of success succeed where they do not crash.
+            success = info["success"].cpu().numpy() if "success" in info else ~crashed
             for k in np.flatnonzero(done):
                 infos[k] |= {
                     "terminal_observation": {name: array[k] for name, array in final.items()},
                     "TimeLimit.truncated": not ended_by_rules[k],
                     "episode": {"r": float(returns[k]), "l": int(lengths[k])},
-                    "is_success": not crashed[k],
+                    "is_success": bool(success[k]),
                 }
         return self._numpy(obs), reward.cpu().numpy().astype(np.float32), done, infos
 

@@ -35,6 +35,7 @@ class Scene:
         crashed: True after a collision. Shape: (V,).
         present: False for a slot without a vehicle. Shape: (V,).
         length, width: of the boxes [m]. Shape: (V,).
+        height: of the boxes [m], or None where it does not matter. Shape: (V,).
         form: what it looks like, an index into `envs.state.FORMS`, or None where all are cars. Shape: (V,).
         lanes: the road, lane by lane.
         roads: for each lane its place on its road, from 0 on the left, and the lanes of that road; empty where all are
@@ -44,6 +45,7 @@ class Scene:
         paved: polygons of asphalt beside the lanes [m]. Shape: (P, 2) each.
         signals: a row a signal head: x, y [m], heading of the traffic that it faces [rad], what it shows (see
             `envs.roads.signals`), and 1 where that is an arrow. Shape: (S, 5).
+        map: number of the scenario's map that this is.
         time: since the episode began [s].
         camera: what the ego's camera sees, uint8 [h, w, 3], or None.
         caption: a line of text to be shown with the picture.
@@ -69,6 +71,8 @@ class Scene:
     paved: tuple[np.ndarray, ...] = ()
     signals: np.ndarray = field(default_factory=lambda: np.zeros((0, 5)))
     form: np.ndarray | None = None
+    height: np.ndarray | None = None
+    map: int = 0
     time: float = 0.0
     camera: np.ndarray | None = None
     caption: str = ""
@@ -89,7 +93,7 @@ class Scene:
         def row(name: str, dtype: type) -> np.ndarray:
             return getattr(env.state, name)[world].cpu().numpy().astype(dtype)
 
-        reals = {name: row(name, float) for name in _MOVING + ("acceleration", "length", "width")}
+        reals = {name: row(name, float) for name in _MOVING + ("acceleration", "length", "width", "height")}
         # Lanes are numbered through all maps of a batch.
         indices = {name: row(name, int) - _first_lane(env, world) for name in ("lane", "target_lane")}
         road, kind = env.road_of(world) if hasattr(env, "road_of") else env.road, row("kind", int)
@@ -101,6 +105,7 @@ class Scene:
             form=np.where(kind == LANDMARK, FORMS.index("ground marking"), row("form", int)),
             **of_road(road),
             signals=_signals(road, env.state, world),
+            map=int(env.state.map[world]) if isinstance(road, RoadNetwork) else 0,
             time=float(env.state.time[world]),
             camera=camera,
             caption=caption,

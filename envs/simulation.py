@@ -129,6 +129,8 @@ class Simulation:
     def _bind(self, roads: list, ego_kind: int) -> None:
         """Fill the structs that kernels receive."""
         scenario, k = self.scenario, self.kernels
+        if self.maps:
+            self.road.unused = int(not scenario.uses_lanes)
         if scenario.regulated:
             self.road.yield_period = int(scenario.simulation_frequency / right_of_way.FREQUENCY)
             paths = (self.num_worlds, scenario.slots, len(right_of_way.TIMES), 3)

@@ -21,6 +21,7 @@ from rich.text import Text
 
 import envs
 from agents import policies
+from agents.drivers import drives_itself
 from envs import scenarios
 from envs.errors import UserError, exit_on_user_error
 from envs.files import write
@@ -44,8 +45,8 @@ class Args:
     """Number of episodes of each policy."""
     backend: Literal["lanewise", "highway-env"] = "lanewise"
     """What simulates the worlds: ours, or highway-env itself, filmed by our camera."""
-    baselines: tuple[str, ...] = ("idm", "random")
-    """Policies to be shown beside it, driving the same episodes."""
+    baselines: tuple[str, ...] | None = None
+    """Policies to be shown beside it, driving the same episodes; by default idm, where it can drive, and random."""
     out: Path | None = None
     """Directory of the results; runs/evaluation/ENV-POLICY by default. Earlier results there are replaced."""
     seed: int = HELD_OUT_SEED
@@ -62,10 +63,13 @@ def main() -> None:
         raise UserError(f"--episodes must be at least 1, not {args.episodes}")
     if args.seed < 0 or args.keep < 0:
         raise UserError("--seed and --keep cannot be negative")
-    scenarios.get(args.env)  # an unknown name ends it here
+    scenario = scenarios.get(args.env)  # an unknown name ends it here
+    baselines = args.baselines
+    if baselines is None:
+        baselines = ("idm", "random") if drives_itself(scenario) else ("random",)
     setting = Setting(args.env, args.backend, args.episodes, args.seed)
     device = resolve_device("cpu" if args.backend == "highway-env" else args.device)
-    specs = list(dict.fromkeys((args.policy, *args.baselines)))
+    specs = list(dict.fromkeys((args.policy, *baselines)))
     drivers = [policies.load(spec, scenario=args.env, device=device) for spec in specs]
     out = args.out or Path("runs/evaluation") / re.sub(r"[^\w.-]+", "-", f"{args.env}-{drivers[0].name}")
 

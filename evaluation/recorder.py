@@ -11,12 +11,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from evaluation.trajectory import MOVING, SIZES, Trajectory
+from evaluation.trajectory import BODIES, MOVING, Trajectory
+from evaluation.ways import Ways
 
 # Seeds from here on belong to evaluation; training uses smaller ones.
 HELD_OUT_SEED = 1_000_000
-# Worlds that are rolled together. 64 recordings of `highway` are about 70 MB, with the camera 120 MB.
+# Worlds that are rolled together. 64 recordings of `highway` are about 90 MB, with the camera 140 MB.
 BLOCK = 64
+
+
+NO_GOAL = -1
 
 
 class Policy(Protocol):
@@ -26,29 +30,56 @@ class Policy(Protocol):
     env_options: dict
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """Actions for a batch of observations, int64. Shape: (N,)."""
+        """Actions for a batch of observations. Shape: (N,) int64, or as the worlds' action space has it."""
 
     def reset(self, done: Tensor | None) -> None:
         """Forget the past of the worlds where `done` [N] is True; of all with None."""
 
 
-class _Frames:
-    """Buffers that take a copy of the moving state once a simulation frame."""
+# Recorded in fewer bits than the simulator has them.
+NARROW = {"crashed": torch.bool, "kind": torch.int8, "form": torch.int8, "signal": torch.int8}
 
-    def __init__(self, state, capacity: int):
-        self.state, self.count = state, 0
+
+class Frames:
+    """Buffers that take a copy of the state once a simulation frame, from the start of one or more episodes.
+
+    Args:
+        worlds: whose state it is, as it is at the start.
+        capacity: how many frames there can be.
+    """
+
+    def __init__(self, worlds, capacity: int):
+        self.state, self.count = worlds.state, 0
         self.arrays = {}
-        for name in MOVING:
-            tensor = getattr(state, name)
-            dtype = torch.bool if name == "crashed" else tensor.dtype
-            self.arrays[name] = torch.empty((capacity, *tensor.shape), dtype=dtype, device=tensor.device)
-        self.present = torch.empty_like(self.arrays["crashed"])
+        # Traffic comes and goes, so that bodies are recorded like all that moves.
+        for name in (*MOVING, *BODIES, "signal"):
+            if hasattr(self.state, name):
+                tensor = getattr(self.state, name)
+                dtype = NARROW.get(name, tensor.dtype)
+                self.arrays[name] = torch.empty((capacity, *tensor.shape), dtype=dtype, device=tensor.device)
+        self.ways: dict = {}
+        maps = maps_of(worlds)
+        if maps:
+            self.ways = {
+                "ways": Ways(maps, worlds.scenario.uses_lanes),
+                "routes": Ways.routes(self.state.route, self.state.route_end),
+                "map": self.state.map.clone(),
+            }
 
     def capture(self) -> None:
+        """Take the present state."""
         for name, array in self.arrays.items():
             array[self.count].copy_(getattr(self.state, name))
-        torch.ne(self.state.kind, 0, out=self.present[self.count])
         self.count += 1
+
+    def trajectory(self, **episode) -> Trajectory:
+        """What has been taken, and the rest of what `Trajectory` holds."""
+        return Trajectory(**{name: array[: self.count] for name, array in self.arrays.items()}, **self.ways, **episode)
+
+
+def maps_of(worlds) -> list | None:
+    """The networks that worlds drive on, None on a parallel road."""
+    return worlds.sim.maps if hasattr(worlds, "sim") else None
 
 
 def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[[], None] = lambda: None) -> Trajectory:
@@ -66,13 +97,16 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
     """
     scenario = worlds.scenario
     frames_per_step = scenario.frames_per_step
-    max_steps = round(scenario.duration * scenario.policy_frequency)
+    # Rounding may end an episode a step after its time: the sum of many steps falls short of the whole.
+    max_steps = round(scenario.duration * scenario.policy_frequency) + 1
 
     obs, _ = worlds.reset(seed=seed, first_world=first)
     policy.reset(None)
-    frames = _Frames(worlds.state, 1 + max_steps * frames_per_step)
+    frames = Frames(worlds, 1 + max_steps * frames_per_step)
     frames.capture()
-    sizes = {name: getattr(worlds.state, name).clone() for name in SIZES}
+    success = torch.full((worlds.num_worlds,), NO_GOAL, device=worlds.device)
+    if hasattr(worlds.state, "success"):
+        worlds.state.success.fill_(NO_GOAL)  # stays where the scenario never says whether a goal was reached
     actions, rewards, pictures = [], [], []
     steps = torch.zeros(worlds.num_worlds, dtype=torch.int64, device=worlds.device)
     running = torch.ones(worlds.num_worlds, dtype=torch.bool, device=worlds.device)
@@ -87,14 +121,13 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
         rewards.append(reward.clone())
         steps += running
         done = terminated | truncated
+        if hasattr(worlds.state, "success"):
+            success = torch.where(done & running, worlds.state.success, success)
         running &= ~done
         policy.reset(done)
         on_step()
 
-    return Trajectory(
-        **{name: array[: frames.count] for name, array in frames.arrays.items()},
-        present=frames.present[: frames.count],
-        **sizes,
+    return frames.trajectory(
         frames=1 + steps * frames_per_step,
         actions=torch.stack(actions),
         rewards=torch.stack(rewards),
@@ -102,6 +135,7 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
         dt=1.0 / scenario.simulation_frequency,
         frames_per_step=frames_per_step,
         camera=torch.stack(pictures) if pictures else None,
+        success=success,
     )
 
 

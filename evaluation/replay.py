@@ -1,7 +1,7 @@
 """Replay: one recorded episode in a file, to be watched again without simulating it.
 
 A replay is a safetensors file. Its arrays are those of `Replay`; its header holds one entry, `replay`, a JSON object
-with the rest: scenario, title, dt, frames_per_step, action names, the road's lanes, and `about`, the writer's notes.
+with the rest: scenario, title, dt, frames_per_step, action names, the road, and `about`, the writer's notes.
 """
 
 import json
@@ -12,17 +12,29 @@ from pathlib import Path
 import numpy as np
 import safetensors
 from safetensors.numpy import save as to_safetensors
+from torch import Tensor
 
 from envs.errors import UserError
 from envs.files import write
 from envs.roads.network import Crossing
 from envs.scene import Bar, Lane, Scene, of_road
-from evaluation.trajectory import Trajectory
+from envs.state import FORMS, LANDMARK
+from evaluation.metrics.time_headway import time_headway
+from evaluation.metrics.time_to_collision import time_to_collision
+from evaluation.recorder import maps_of
+from evaluation.trajectory import BODIES, MOVING, Trajectory
 
-FORMAT = 2
-MOVING = ("x", "y", "heading", "speed", "acceleration", "lane", "target_lane", "crashed", "present")
-SIZES = ("length", "width", "height")
+FORMAT = 3
+FRAMES = (*MOVING, *BODIES, "signal", "ttc", "headway")
 STEPS = ("actions", "rewards")
+DTYPES = {
+    "lane": "int32",
+    "target_lane": "int32",
+    "crashed": "bool",
+    "kind": "int8",
+    "form": "int8",
+    "signal": "int8",
+}
 
 
 @dataclass(frozen=True)
@@ -36,17 +48,23 @@ class Replay:
         acceleration: [m/s2]. Shape: (T, V), float32.
         lane, target_lane: indices into `lanes`. Shape: (T, V), int32.
         crashed: True from a vehicle's first collision on. Shape: (T, V), bool.
-        present: False for a slot without a vehicle. Shape: (T, V), bool.
-        length, width, height: of the boxes [m]. Shape: (V,), float32.
-        actions: taken at frames 0, frames_per_step, ... Shape: (S,), int64.
+        kind: what is in a slot, see `envs.state.KINDS`; 0 where nothing is. Shape: (T, V), int8.
+        length, width, height: of the boxes [m]. Shape: (T, V), float32.
+        form: what it looks like, an index into `envs.state.FORMS`. Shape: (T, V), int8.
+        signal: what each signal head shows. Shape: (T, H), int8.
+        ttc, headway: time to collision with the ego's leader and time headway [s]. Shape: (T,), float32.
+        actions: taken at frames 0, frames_per_step, ...; int64 meta-actions, or float32 throttle and steering.
+            Shape: (S,), of several agents (S, A), of continuous actions with K more at the end.
         rewards: Shape: (S,), float32.
         camera: the picture that the policy acted upon, uint8, or None. Shape: (S, H, W, 3).
         scenario: name of the scenario.
         title: what is shown, for a person.
         dt: time between two frames [s].
         frames_per_step: simulation frames in a policy step.
-        action_names: by action.
-        lanes, roads, crossings, stop_lines: the road, as in `envs.scene.Scene`.
+        action_names: by action; empty where they are continuous.
+        lanes, roads, crossings, stop_lines, paved: the road, as in `envs.scene.Scene`.
+        heads: x, y [m], heading [rad] of each signal head, and 1 where it shows an arrow.
+        map: number of the scenario's map that is driven on.
         about: anything JSON holds: policy, episode, seed, metrics.
     """
 
@@ -58,10 +76,14 @@ class Replay:
     lane: np.ndarray
     target_lane: np.ndarray
     crashed: np.ndarray
-    present: np.ndarray
+    kind: np.ndarray
     length: np.ndarray
     width: np.ndarray
     height: np.ndarray
+    form: np.ndarray
+    signal: np.ndarray
+    ttc: np.ndarray
+    headway: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
     scenario: str
@@ -73,6 +95,9 @@ class Replay:
     roads: tuple[tuple[int, int], ...] = ()
     crossings: tuple[Crossing, ...] = ()
     stop_lines: tuple[Bar, ...] = ()
+    paved: tuple[np.ndarray, ...] = ()
+    heads: tuple[tuple[float, ...], ...] = ()
+    map: int = 0
     camera: np.ndarray | None = None
     about: dict = field(default_factory=dict)
 
@@ -86,14 +111,20 @@ class Replay:
 
     def scene(self, frame: int) -> Scene:
         """One frame, 0 ... len(self) - 1, ready to be drawn."""
+        names = ("x", "y", "heading", "speed", "acceleration", "lane", "target_lane", "crashed", *BODIES)
+        shown = {name: getattr(self, name)[frame] for name in names}
+        shown["form"] = np.where(self.kind[frame] == LANDMARK, FORMS.index("ground marking"), shown["form"])
+        heads = [(*head[:3], state, head[3]) for head, state in zip(self.heads, self.signal[frame], strict=False)]
         return Scene(
-            **{name: getattr(self, name)[frame] for name in MOVING},
-            length=self.length,
-            width=self.width,
+            **shown,
+            present=self.kind[frame] != 0,
             lanes=self.lanes,
             roads=self.roads,
             crossings=self.crossings,
             stop_lines=self.stop_lines,
+            paved=self.paved,
+            signals=np.array(heads, dtype=float).reshape(-1, 5),
+            map=self.map,
             time=frame * self.dt,
             camera=None if self.camera is None else self.camera[self.step(frame)],
             caption=self.title,
@@ -111,23 +142,36 @@ def of(trajectory: Trajectory, world: int, worlds, title: str, about: dict) -> R
         about: goes into the file.
     """
     frames, steps = int(trajectory.frames[world]), int(trajectory.steps[world])
+    number = 0 if trajectory.map is None else int(trajectory.map[world])
+    maps = maps_of(worlds)
+    road = maps[number] if maps else worlds.road
+    first_lane = sum(len(network.lanes) for network in maps[:number]) if maps else 0
+    heads = tuple((*head.place, head.heading, float(head.arrow)) for head in getattr(road, "signals", ()))
 
-    def row(name: str, dtype: str, end: int) -> np.ndarray:
-        return getattr(trajectory, name)[:end, world].cpu().numpy().astype(dtype)
+    def row(values: Tensor | None, name: str, end: int) -> np.ndarray:
+        if values is None:
+            return np.zeros((end, 0), "int8")
+        return values[:end, world].cpu().numpy().astype(DTYPES.get(name, "float32"))
 
+    arrays = {name: row(getattr(trajectory, name), name, frames) for name in (*MOVING, *BODIES, "signal")}
+    for name in ("lane", "target_lane"):
+        arrays[name] -= first_lane
+    actions = trajectory.actions[:steps, world].cpu().numpy()
     camera = None if trajectory.camera is None else trajectory.camera[:steps, world].permute(0, 2, 3, 1).cpu().numpy()
-    dtypes = {"lane": "int32", "target_lane": "int32", "crashed": "bool", "present": "bool"}
     return Replay(
-        **{name: row(name, dtypes.get(name, "float32"), frames) for name in MOVING},
-        **{name: getattr(trajectory, name)[world].cpu().numpy().astype("float32") for name in SIZES},
-        actions=row("actions", "int64", steps),
-        rewards=row("rewards", "float32", steps),
+        **arrays,
+        ttc=row(time_to_collision(trajectory), "ttc", frames),
+        headway=row(time_headway(trajectory), "headway", frames),
+        actions=actions.astype("float32" if actions.dtype.kind == "f" else "int64"),
+        rewards=row(trajectory.rewards, "rewards", steps),
         scenario=worlds.scenario.name,
         title=title,
         dt=trajectory.dt,
         frames_per_step=trajectory.frames_per_step,
         action_names=tuple(worlds.action_names),
-        **of_road(worlds.road_of(world) if hasattr(worlds, "road_of") else worlds.road),
+        **of_road(road),
+        heads=heads,
+        map=number,
         camera=camera,
         about=about,
     )
@@ -139,7 +183,7 @@ def save(replay: Replay, path: str | os.PathLike) -> None:
     Raises:
         OSError: it could not be written; a file that was there is as it was.
     """
-    names = MOVING + SIZES + STEPS + (() if replay.camera is None else ("camera",))
+    names = FRAMES + STEPS + (() if replay.camera is None else ("camera",))
     arrays = {name: np.ascontiguousarray(getattr(replay, name)) for name in names}
     header = {
         "format": FORMAT,
@@ -152,6 +196,9 @@ def save(replay: Replay, path: str | os.PathLike) -> None:
         "roads": replay.roads,
         "crossings": [asdict(crossing) for crossing in replay.crossings],
         "stop_lines": replay.stop_lines,
+        "paved": [np.asarray(polygon).tolist() for polygon in replay.paved],
+        "heads": replay.heads,
+        "map": replay.map,
         "about": replay.about,
     }
     write(path, to_safetensors(arrays, metadata={"replay": json.dumps(header)}))
@@ -167,17 +214,18 @@ def load(path: str | os.PathLike) -> Replay:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})["replay"])
-            names = MOVING + SIZES + STEPS + (("camera",) if "camera" in file.keys() else ())
+            names = FRAMES + STEPS + (("camera",) if "camera" in file.keys() else ())
             arrays = {name: file.get_tensor(name) for name in names}
         if header.pop("format") != FORMAT:
             raise UserError(f"{path} is a replay of another version of lanewise; record the episode again")
         header["action_names"] = tuple(header["action_names"])
         header["lanes"] = tuple((np.array(points, dtype=float), *rest) for points, *rest in header["lanes"])
         header["crossings"] = tuple(_crossing(**values) for values in header["crossings"])
-        for name in ("roads", "stop_lines"):
+        header["paved"] = tuple(np.array(polygon, dtype=float) for polygon in header["paved"])
+        for name in ("roads", "stop_lines", "heads"):
             header[name] = tuple(tuple(values) for values in header[name])
         replay = Replay(**arrays, **header)
-        if {len(getattr(replay, name)) for name in MOVING} != {1 + len(replay.actions) * replay.frames_per_step}:
+        if {len(getattr(replay, name)) for name in FRAMES} != {1 + len(replay.actions) * replay.frames_per_step}:
             raise ValueError("arrays of different lengths")
     except FileNotFoundError:
         raise UserError(f"there is no replay {path}") from None

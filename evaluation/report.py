@@ -29,7 +29,8 @@ def figure(metric: Metric, summary: Mapping) -> tuple[str, str]:
 
 
 def verdict(setting: Setting, outcomes: Sequence[Outcome]) -> tuple[str, list[str]]:
-    """The result in words: a headline about collisions, then sentences about speed and about the baselines.
+    """The result in words: a headline about collisions, then sentences about the goal, where there is one, about speed
+    and about the baselines.
 
     Args:
         setting: of the evaluation.
@@ -49,6 +50,13 @@ def verdict(setting: Setting, outcomes: Sequence[Outcome]) -> tuple[str, list[st
             f"than {100 * rate['bound']:.2g} %."
         )
     sentences = []
+    goal = summary["success"]
+    if goal["value"] is not None:
+        beside = ", ".join(f"{b.name} in {100 * b.summary['success']['value']:.1f} %" for b in baselines)
+        sentences.append(
+            f"It reached the goal in {goal['count']} of {goal['n']} episodes: {100 * goal['value']:.1f} % (95 % "
+            f"interval {100 * goal['low']:.1f} to {100 * goal['high']:.1f} %)" + (f"; {beside}." if beside else ".")
+        )
     faster = summary["speed_over_traffic"]
     if faster["value"] is not None:
         than = "faster" if faster["value"] >= 0 else "slower"
@@ -99,13 +107,13 @@ def html_report(
         f'<p class="over">{_text(setting.scenario)} · {setting.episodes} {held_out}episodes · simulated by {where}</p>',
         f"<h1>{_text(headline)}</h1>",
         *(f'<p class="verdict">{_text(sentence)}</p>' for sentence in sentences),
-        _collisions(outcomes),
+        _rates(outcomes),
         _section("Figures", _table(outcomes), "Mean or rate over episodes, below it the 95 % interval."),
         _section("Distributions", _distributions(outcomes), _DISTRIBUTIONS),
     ]
     if videos:
         parts.append(_section("Recordings", _videos(outcomes[0], found, videos, folder), _RECORDINGS))
-    parts.append(_section("What the figures mean", _definitions()))
+    parts.append(_section("What the figures mean", _definitions(outcomes)))
     parts.append(_section("How they were made", _provenance(found)))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -120,15 +128,25 @@ _DISTRIBUTIONS = (
     "One value an episode. The upright line is the median; below a dashed line, the threshold, an episode is critical."
 )
 _RECORDINGS = (
-    "The last ten seconds of the first episodes with a collision, and of one without, following the tested car. Its "
-    "camera, if it has one, shows what it saw at its latest decision."
+    "The last ten seconds of the first episodes that failed, by a collision or short of the goal where there is one, "
+    "and of one that did not, following the tested car. Its camera, if it has one, shows what it saw at its latest "
+    "decision."
 )
+
+
+def _shown(summaries: Sequence[dict]) -> dict[str, Metric]:
+    """The metrics of a report."""
+    return {
+        name: metric
+        for name, metric in METRICS.items()
+        if metric.everywhere or any(summary[name]["n"] for summary in summaries)
+    }
 
 
 def _lines(summaries: Sequence[dict]):
     """Rows of the table: "main", "" or "minor", label, and for each policy value and interval. A threshold gives a
     minor row below its metric: the share of critical episodes."""
-    for name, metric in METRICS.items():
+    for name, metric in _shown(summaries).items():
         unit = f" [{metric.unit}]" if metric.unit not in ("", "%") else ""
         yield (
             "main" if name == "collision" else "",
@@ -154,10 +172,15 @@ def _section(title: str, inside: str, note: str = "") -> str:
     return f"<section>\n<h2>{_text(title)}</h2>\n{note}\n{inside}\n</section>"
 
 
-def _collisions(outcomes: Sequence[Outcome]) -> str:
-    rates = [outcome.summary["collision"] for outcome in outcomes]
-    plot = plots.intervals([outcome.name for outcome in outcomes], rates)
-    return f'<figure class="card wide"><figcaption>Collision rate, with 95 % interval</figcaption>{plot}</figure>'
+def _rates(outcomes: Sequence[Outcome]) -> str:
+    """A plot for each rate."""
+    cards = []
+    for name, metric in _shown([outcome.summary for outcome in outcomes]).items():
+        if metric.kind == "rate":
+            plot = plots.intervals([outcome.name for outcome in outcomes], [o.summary[name] for o in outcomes])
+            title = f"{_text(metric.title)}, with 95 % interval"
+            cards.append(f'<figure class="card wide"><figcaption>{title}</figcaption>{plot}</figure>')
+    return "\n".join(cards)
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:
@@ -192,7 +215,7 @@ def _videos(tested: Outcome, found: dict, videos: Mapping[int, Path], folder: Pa
     for episode, path in videos.items():
         recording = tested.replays[episode]
         about = recording.about
-        end = "no collision" if about["collision_time"] is None else f"collision after {about['collision_time']:.1f} s"
+        end = about["end"] if about["collision_time"] is None else f"collision after {about['collision_time']:.1f} s"
         if about["metrics"]["impact_speed"] is not None:
             end += f", at {about['metrics']['impact_speed']:.1f} m/s relative speed"
         poster = imwrite("<bytes>", last_picture(recording), extension=".jpg")
@@ -210,9 +233,9 @@ def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _definitions() -> str:
+def _definitions(outcomes: Sequence[Outcome]) -> str:
     rows = []
-    for metric in METRICS.values():
+    for metric in _shown([outcome.summary for outcome in outcomes]).values():
         source = f' <span class="faint">Source: {_text(metric.source)}.</span>' if metric.source else ""
         threshold = f" Critical below {metric.threshold:g} {metric.unit}." if metric.threshold is not None else ""
         rows.append(f"<dt>{_text(metric.title)}</dt><dd>{_text(metric.definition + threshold)}{source}</dd>")

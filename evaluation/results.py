@@ -87,7 +87,8 @@ def evaluate(
         policy: drives the egos.
         spec: what the user named it by.
         setting: episodes and seed.
-        keep: failures to be kept as replays; if any, one success is kept too.
+        keep: failures to be kept as replays; if any, one success is kept too. A failure is a collision, or an episode
+            that ended without reaching the goal that the scenario has.
         on_step: called after every policy step with the number of worlds that took it.
     """
     start = time.perf_counter()
@@ -100,8 +101,11 @@ def evaluate(
         for name, result in block.items():
             results[name].append([part.double().cpu().numpy() for part in result])
         steps += int(trajectory.steps.sum())
+        reached, has_goal = (part.tolist() for part in block["success"])
         for world, hit in enumerate(trajectory.hit.tolist()):
-            kept, limit, what = (failures, keep, "collision") if hit else (success, min(keep, 1), "no collision")
+            what = _ending(hit, bool(reached[world]), has_goal[world])
+            failed = what in ("collision", "goal not reached")
+            kept, limit = (failures, keep) if failed else (success, min(keep, 1))
             if len(kept) < limit:
                 episode = first + world
                 about = {
@@ -109,6 +113,7 @@ def evaluate(
                     "backend": setting.backend,
                     "episode": episode,
                     "seed": setting.seed,
+                    "end": what,
                     "collision_time": round(int(trajectory.hit_frame[world]) * trajectory.dt, 3) if hit else None,
                     "metrics": {name: _number(r.value[world], r.valid[world]) for name, r in block.items()},
                 }
@@ -124,6 +129,15 @@ def evaluate(
         seconds=time.perf_counter() - start,
         steps=steps,
     )
+
+
+def _ending(hit: bool, reached: bool, has_goal: bool) -> str:
+    """How an episode ended, in words."""
+    if hit:
+        return "collision"
+    if not has_goal:
+        return "no collision"
+    return "goal reached" if reached else "goal not reached"
 
 
 def summarise(metric: metrics.Metric, values: np.ndarray, valid: np.ndarray) -> dict:

@@ -2,7 +2,8 @@
 
 Half of what a policy must see are the mistakes that a good driver does not make, so three drivers share the worlds: IDM
 and MOBIL, who keep their distance; a cautious one who looks at the truth, with some noise; and a restless one who holds
-random meta-actions for a while and often ends in a crash.
+random meta-actions for a while and often ends in a crash. On a road network the cautious one keeps its lane; where
+actions are continuous it is a gentler restless one, and where IDM cannot drive, a restless one takes its place.
 """
 
 from dataclasses import dataclass
@@ -10,9 +11,15 @@ from dataclasses import dataclass
 import torch
 
 import envs
+from agents.drivers import drives_itself
+from envs import scenarios
 from envs.errors import UserError
+from envs.physics.actions import META_ACTIONS
+from envs.roads.network import RoadNetwork
+from envs.state import OBSTACLE
 
 LEFT, IDLE, RIGHT, FASTER, SLOWER = range(5)
+GENTLE = 0.2  # share of full throttle and steering that the gentler driver uses
 IDM_SHARE, RESTLESS_SHARE = 0.25, 0.25  # of the worlds; the cautious driver has the rest
 
 
@@ -20,8 +27,9 @@ IDM_SHARE, RESTLESS_SHARE = 0.25, 0.25  # of the worlds; the cautious driver has
 class Drive:
     """What N worlds saw and did over T consecutive policy steps.
 
-    images: uint8 [T, N, C, H, W]. actions: int64 [T, N], the meta-action taken after seeing the image. episodes: int64
-    [T, N], which episode of its world each image belongs to.
+    images: uint8 [T, N, C, H, W]. actions: int64 [T, N], the meta-action taken after seeing the image, one of
+    highway-env's five whatever the scenario takes. episodes: int64 [T, N], which episode of its world each image
+    belongs to.
     """
 
     images: torch.Tensor
@@ -65,14 +73,25 @@ class DrivingData:
             raise UserError(f"the data engine needs at least 4 worlds, not {num_worlds}")
         by_idm = int(num_worlds * IDM_SHARE)
         common = {"device": device, "observation": "camera", "frames": frames, "randomize": randomize, "rig": rig}
-        self.idm = envs.make_vec(scenario, num_worlds=by_idm, seed=seed, ego="idm", **common)
+        self.idm_drives = drives_itself(scenarios.get(scenario))
+        ego = "idm" if self.idm_drives else "policy"
+        self.idm = envs.make_vec(scenario, num_worlds=by_idm, seed=seed, ego=ego, **common)
         self.policy = envs.make_vec(scenario, num_worlds=num_worlds - by_idm, seed=seed, ego="policy", **common)
         self.num_worlds, self.device = num_worlds, self.policy.device
-        self.num_actions = int(self.policy.single_action_space.n)
+        self.num_actions = len(META_ACTIONS)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         restless = int(num_worlds * RESTLESS_SHARE)
         self.restless = torch.arange(self.policy.num_worlds, device=self.device) < restless
-        self.held = torch.full((self.policy.num_worlds,), IDLE, device=self.device)
+        names = self.policy.action_names
+        # What each action of the scenario is among the five, and which action each of the five is, IDLE where none.
+        self.meaning = torch.tensor([META_ACTIONS.index(name) for name in names], dtype=torch.int64, device=self.device)
+        offered = [names.index(name if name in names else "IDLE") for name in META_ACTIONS] if names else []
+        self.offered = torch.tensor(offered, dtype=torch.int64, device=self.device)
+        shape = (self.policy.num_worlds, *self.policy.single_action_space.shape)
+        if names:
+            self.held = torch.full(shape, names.index("IDLE"), device=self.device)
+        else:
+            self.held = torch.zeros(shape, device=self.device)
         images = self.idm.reset()[0]["camera"], self.policy.reset(first_world=by_idm)[0]["camera"]
         self.image = torch.cat(images)  # uint8 [N, C, H, W], what the drivers see now; IDM's worlds come first
 
@@ -96,26 +115,39 @@ class DrivingData:
     def step(self) -> torch.Tensor:
         """Every driver acts once; returns the actions int64 [N], and `image` is what they see next."""
         actions = self._drive()
-        lane, speed = self.idm.state.target_lane[:, 0].clone(), self.idm.state.speed[:, 0].clone()
-        idm_image = self.idm.step(torch.full((self.idm.num_worlds,), IDLE, device=self.device))[0]["camera"]
-        # IDM takes no meta-actions: name what it did by the one that would have done it. (After a reset the name is
-        # wrong, but leads out of the episode.)
-        change = self.idm.state.speed[:, 0] - speed
-        idm_actions = torch.full_like(lane, IDLE, dtype=torch.int64)
-        idm_actions[change > 1] = FASTER
-        idm_actions[change < -1] = SLOWER
-        idm_actions[self.idm.state.target_lane[:, 0] < lane] = LEFT
-        idm_actions[self.idm.state.target_lane[:, 0] > lane] = RIGHT
-        self.image = torch.cat([idm_image, self.policy.step(actions)[0]["camera"]])
-        return torch.cat([idm_actions, actions])
+        count = self.idm.num_worlds
+        told = (
+            torch.zeros_like(actions[:1]).expand(count, *actions.shape[1:]) if self.idm_drives else self._random(count)
+        )
+        idm_actions, idm_image = _named(self.idm, told)
+        if self.policy.action_names:
+            image = self.policy.step(actions)[0]["camera"]
+            named = self.meaning[actions.view(len(actions), -1)[:, 0]]
+        else:
+            named, image = _named(self.policy, actions)
+        self.image = torch.cat([idm_image, image])
+        return torch.cat([idm_actions, named])
+
+    def _random(self, count: int) -> torch.Tensor:
+        """Actions at random, for `count` worlds."""
+        shape = (count, *self.policy.single_action_space.shape)
+        options = {"generator": self.generator, "device": self.device}
+        if self.policy.action_names:
+            return torch.randint(0, len(self.policy.action_names), shape, **options)
+        return 2 * torch.rand(shape, **options) - 1
 
     def _drive(self) -> torch.Tensor:
-        """Meta-actions int64 of the worlds that take them."""
+        """Actions of the worlds that take them, as they take them."""
         count = len(self.held)
         chance = torch.rand(count, generator=self.generator, device=self.device)
-        random = torch.randint(0, self.num_actions, (count,), generator=self.generator, device=self.device)
+        random = self._random(count)
+        # Drivers side by side, agents and parts of an action beyond.
+        chance, restless = (part.view(-1, *[1] * (random.ndim - 1)) for part in (chance, self.restless))
         self.held = torch.where(chance < 0.5, random, self.held)
-        return torch.where(self.restless, self.held, torch.where(chance < 0.15, random, cautious(self.policy)))
+        if not self.policy.action_names:
+            return torch.where(restless, self.held, GENTLE * self.held)
+        wished = self.offered[cautious(self.policy)].view_as(chance).expand_as(random)
+        return torch.where(restless, self.held, torch.where(chance < 0.15, random, wished))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything needed to go on exactly."""
@@ -141,12 +173,33 @@ class DrivingData:
         self.policy.close()
 
 
+def _named(worlds, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step of egos that take no meta-actions: the meta-actions int64 [N] that would have done what they did, and
+    the images they see next. (After a reset the name is wrong, but leads out of the episode.)
+    """
+    state = worlds.state
+    lane, speed = state.target_lane[:, 0].clone(), state.speed[:, 0].clone()
+    image = worlds.step(actions)[0]["camera"]
+    change = state.speed[:, 0] - speed
+    named = torch.full_like(lane, IDLE, dtype=torch.int64)
+    least = 1.0 / worlds.scenario.policy_frequency  # m/s: 1 m/s2, half of what IDM accelerates with at most
+    named[change > least] = FASTER
+    named[change < -least] = SLOWER
+    # On to the next road is no lane change, and may be any number of lanes away.
+    beside = (state.target_lane[:, 0] - lane).abs() <= (1 if worlds.sim.maps else worlds.road.lanes)
+    named[beside & (state.target_lane[:, 0] < lane)] = LEFT
+    named[beside & (state.target_lane[:, 0] > lane)] = RIGHT
+    return named, image
+
+
 def cautious(env) -> torch.Tensor:
     """Meta-actions int64 [N] of a driver who sees the truth: keeps a gap in time, passes where there is room.
 
     Args:
-        env: a `VecWorlds` on a straight road.
+        env: a `VecWorlds`; on a road network it looks at its own lane only, and stays on it.
     """
+    if isinstance(env.road, RoadNetwork):
+        return _cautious_on_lane(env.state)
     s = env.state
     lane = (s.y[:, :1] / env.road.lane_width).round()
     other = s.kind != 0
@@ -175,3 +228,15 @@ def cautious(env) -> torch.Tensor:
             (gap < 1.5 * speed) & (front > gap + 10) & (front > 0.6 * speed) & (back > 12), change, action
         )
     return action
+
+
+def _cautious_on_lane(s) -> torch.Tensor:
+    """`cautious` without lane changes, from a state that knows lanes."""
+    other = (s.kind != 0) & (s.kind <= OBSTACLE) & (s.lane == s.lane[:, :1])
+    other[:, 0] = False
+    speed = s.speed[:, 0].clamp(min=1)
+    ahead = s.lane_s - s.lane_s[:, :1]
+    gap, slot = torch.where(other & (ahead >= 0), ahead - (s.length + s.length[:, :1]) / 2, torch.inf).min(1)
+    reached = gap / (s.speed[:, 0] - s.speed.gather(1, slot[:, None])[:, 0]).clamp(min=0.1)
+    action = torch.where(gap > 2.5 * speed, FASTER, IDLE)
+    return torch.where((gap < 0.8 * speed) | (reached < 3), SLOWER, action)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from envs.roads.network import RoadNetwork
+from envs.state import OBSTACLE
 from perception.data import DrivingData
 
 RANGE = 60.0  # metres: how far a car is looked for
@@ -44,8 +46,12 @@ class Frames:
 def labels(env) -> dict[str, Label]:
     """Labels of all worlds now, from the simulator's state.
 
+    On a road network "in the lane" means closest to that lane of the ego's road, and ahead is along it; people and
+    obstacles are no cars. What follows the end of the lane is not looked at: where no car is found in the lane and
+    less than RANGE of it is left, or the ego is off its lanes, presence and distance are not defined.
+
     Args:
-        env: a `VecWorlds` on a straight road.
+        env: a `VecWorlds`.
 
     Returns:
         lead_presence: a car ahead in the own lane within RANGE, bumper to bumper; lead_distance [m]: that gap;
@@ -54,6 +60,8 @@ def labels(env) -> dict[str, Label]:
         neighbour lane, where there is such a lane; {left,right}_distance [m] to the first car ahead there; lane: index
         of the nearest centre line; lane_offset [m]: from it, positive to the right.
     """
+    if isinstance(env.road, RoadNetwork):
+        return _labels_on_network(env)
     s = env.state
     ego_x, ego_y, ego_speed, ego_length = (value[:, :1] for value in (s.x, s.y, s.speed, s.length))
     lane = (ego_y / env.road.lane_width).round().clamp(0, env.road.lanes - 1)
@@ -91,6 +99,54 @@ def labels(env) -> dict[str, Label]:
         result[f"{side}_distance"] = Label(distance, exists & distance.isfinite(), "distance")
     result["lane"] = Label(lane[:, 0], everywhere, "class")
     result["lane_offset"] = Label((ego_y - lane * env.road.lane_width)[:, 0], everywhere, "amount")
+    return {name: Label(label.value.float(), label.mask.clone(), label.kind) for name, label in result.items()}
+
+
+def _labels_on_network(env) -> dict[str, Label]:
+    """`labels` from lane numbers and places along lanes."""
+    s, networks = env.state, env.sim.maps
+
+    def table(rows: list) -> torch.Tensor:
+        """Something of each lane, of the lanes that the egos are on. Shape: (N, 1)."""
+        return torch.tensor(rows, device=s.lane.device)[s.lane[:, :1].long()]
+
+    place = table([place for network in networks for _, _, place in network.indices])
+    count = table([len(network.graph[a][b]) for network in networks for a, b, _ in network.indices])
+    left = table([lane.length for network in networks for lane in network.lanes]) - s.lane_s[:, :1]
+    width = table([lane.width for network in networks for lane in network.lanes])
+    on_road = (s.lane_r[:, :1].abs() <= width)[:, 0] & env.scenario.uses_lanes
+    others = (s.kind != 0) & (s.kind < OBSTACLE)
+    others[:, 0] = False
+    ahead = s.lane_s - s.lane_s[:, :1]
+    gap = ahead.abs() - (s.length + s.length[:, :1]) / 2
+    result = {}
+
+    def seen(presence: torch.Tensor, exists: torch.Tensor, reach: float) -> Label:
+        """A presence that is known: found, or looked for as far as `reach`."""
+        return Label(presence.float(), exists & (presence | (left[:, 0] >= reach)), "presence")
+
+    def first_ahead(in_lane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        distance, slot = torch.where(in_lane & (ahead > 0) & (gap <= RANGE), gap, torch.inf).min(1)
+        return distance.clamp(min=0), slot
+
+    distance, slot = first_ahead(others & (s.lane == s.lane[:, :1]))
+    present = distance.isfinite()
+    result["lead_presence"] = seen(present, on_road, RANGE)
+    result["lead_distance"] = Label(distance, present & on_road, "distance")
+    relative = s.speed.gather(1, slot[:, None])[:, 0] - s.speed[:, 0]
+    result["lead_speed"] = Label(relative, present & on_road & (s.time >= 1), "amount")
+    for side, step in (("left", -1), ("right", 1)):
+        exists = on_road & ((place + step >= 0) & (place + step < count))[:, 0]
+        in_lane = others & (s.lane == s.lane[:, :1] + step)
+        result[f"{side}_ahead"] = seen((in_lane & (ahead > ALONGSIDE) & (gap <= RANGE)).any(1), exists, RANGE)
+        result[f"{side}_beside"] = seen((in_lane & (ahead.abs() <= ALONGSIDE)).any(1), exists, ALONGSIDE)
+        behind = (in_lane & (ahead < -ALONGSIDE) & (gap <= RANGE / 2)).any(1)
+        looked = behind | (s.lane_s[:, 0] >= RANGE / 2)
+        result[f"{side}_behind"] = Label(behind.float(), exists & looked, "presence")
+        distance, _ = first_ahead(in_lane)
+        result[f"{side}_distance"] = Label(distance, exists & distance.isfinite(), "distance")
+    result["lane"] = Label(place[:, 0], on_road, "class")
+    result["lane_offset"] = Label(s.lane_r[:, 0].clone(), on_road, "amount")
     return {name: Label(label.value.float(), label.mask.clone(), label.kind) for name, label in result.items()}
 
 

@@ -52,7 +52,7 @@ class Args:
     env: str = "highway"
     """scenario"""
     observation: str = "camera"
-    """what the driver sees: "camera" (images and its own speed) or "state" (where the nearest vehicles are)"""
+    """what the driver sees: "camera" (images and its own speed) or "state" (what the scenario measures)"""
     encoder: str = "zoo/highway-small"
     """folder of a frozen encoder, or "none": one learns with the policy, from pixels; unused without a camera"""
     total_steps: int = 1_400_000
@@ -97,7 +97,11 @@ class Args:
 
 def check(args: Args) -> None:
     """Raise UserError for the first impossible setting."""
-    envs.scenarios.get(args.env)
+    scenario = envs.scenarios.get(args.env)
+    if scenario.agents > 1:
+        raise UserError(
+            f"'{scenario.name}' has {scenario.agents} agents a world, and only scenarios with one can be learnt"
+        )
     if args.observation not in ("camera", "state"):
         raise unknown("observation", args.observation, ("camera", "state"))
     for name in ("total_steps", "num_worlds", "rollout_steps", "minibatches", "epochs", "checkpoint_every"):
@@ -185,7 +189,7 @@ def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str
         "scenario": args.env,
         "family": worlds.scenario.family,
         "env_options": env_options,
-        "actions": int(worlds.single_action_space.n),
+        "actions": policies.describe_actions(worlds.single_action_space),
         "observation": shapes,
         "hidden": list(args.hidden),
         "learned_encoder": learned_encoder,

@@ -11,6 +11,7 @@ from rich.progress import track
 
 import envs
 from agents import policies
+from agents.drivers import drives_itself
 from envs import scenarios
 from envs.errors import UserError, exit_on_user_error
 from evaluation import replay
@@ -27,8 +28,8 @@ class Args:
 
     env: str = "highway"
     """Scenario."""
-    policy: str = "idm"
-    """Who drives: a run directory, zoo/NAME, idm, random or human."""
+    policy: str | None = None
+    """Who drives: a run directory, zoo/NAME, idm, random or human; by default idm, or human where idm cannot."""
     seed: int = HELD_OUT_SEED
     """Seed of the worlds. Training uses none from 1,000,000 on."""
     backend: Literal["lanewise", "highway-env"] = "lanewise"
@@ -69,11 +70,12 @@ def open_session(args: Args) -> Session:
     """
     if args.replay is not None:
         return Recording(replay.load(args.replay))
-    scenarios.get(args.env)  # an unknown name ends it here
-    if args.policy == "human":
+    scenario = scenarios.get(args.env)  # an unknown name ends it here
+    driver = args.policy or ("idm" if drives_itself(scenario) else "human")
+    if driver == "human":
         policy, options = None, {"observation": "state"}
     else:
-        policy = policies.load(args.policy, scenario=args.env, device="cpu")
+        policy = policies.load(driver, scenario=args.env, device="cpu")
         options = policy.env_options
     if args.backend == "highway-env":
         worlds = envs.reference.HighwayEnvWorlds(args.env, num_worlds=1, **options)

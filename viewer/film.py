@@ -5,6 +5,7 @@ import torch
 
 import envs
 from envs.scene import Scene
+from envs.state import FORMS, IDM, LANDMARK
 
 
 class Film:
@@ -55,12 +56,20 @@ class Film:
             "acceleration": scene.acceleration,
             "lane": scene.lane,
             "target_lane": scene.target_lane,
-            "kind": scene.present,
             "length": scene.length,
             "width": scene.width,
         }
-        for name, values in columns.items():
-            self._worlds.state.tensors[name][0].copy_(torch.from_numpy(np.ascontiguousarray(values)))
+        kind = np.where(scene.present, IDM, 0)
+        if scene.form is not None:
+            columns["form"] = scene.form
+            kind = np.where(scene.present & (scene.form == FORMS.index("ground marking")), LANDMARK, kind)
+        if scene.height is not None:
+            columns["height"] = scene.height
+        state = self._worlds.state
+        for name, values in (columns | {"kind": kind}).items():
+            state.tensors[name][0].copy_(torch.from_numpy(np.ascontiguousarray(values)))
+        state.map[0] = scene.map
+        state.signal[0, : len(scene.signals)] = torch.from_numpy(scene.signals[:, 3]).int()
         obs = self._worlds.observe()
         return obs["camera"][0].permute(1, 2, 0).numpy()
 

@@ -31,7 +31,7 @@ KEYS = (
     ("R", "the same episode from its start"),
     ("N", "the next world"),
     ("W", "take the wheel, or give it back"),
-    ("arrows", "at the wheel: change lane, faster, slower"),
+    ("arrows", "at the wheel: change lane, faster, slower; or pedals and steering"),
     ("", "in a recording: a second back, forward"),
     ("C", "another camera"),
     ("V", "record to mp4, and stop"),
@@ -69,7 +69,7 @@ def draw_panel(size: tuple[int, int], session: Session, moment: Moment, picture:
         sections.append((room + 20, lambda y: _draw_camera(panel, y, picture, room)))
     sections += [
         (104, lambda y: _draw_speed(panel, y, session, moment)),
-        (30 + 21 * len(session.action_names), lambda y: _draw_actions(panel, y, session, moment)),
+        (30 + 21 * max(len(session.action_names), 3), lambda y: _draw_actions(panel, y, session, moment)),
         (112, lambda y: _draw_figures(panel, y, moment)),
     ]
     for height, draw in sections:
@@ -166,7 +166,7 @@ def _draw_lanes(panel: pygame.Surface, right: int, top: int, lane: int, target: 
 
 def _draw_actions(panel: pygame.Surface, top: int, session: Session, moment: Moment) -> None:
     names = session.action_names
-    _card(panel, (MARGIN, top, INNER, 30 + 21 * len(names)))
+    _card(panel, (MARGIN, top, INNER, 30 + 21 * max(len(names), 3)))
     left, right = MARGIN + 12, MARGIN + INNER - 12
     wish = session.wish if session.human else None
     heading = "your decision" if session.human else "decision"
@@ -174,9 +174,12 @@ def _draw_actions(panel: pygame.Surface, top: int, session: Session, moment: Mom
         heading = "decision and its probabilities"
     write(panel, heading, (left, top + 8), 11, FAINT_TEXT)
     if moment.action is None:
-        write(panel, "The simulation drives:", (left, top + 46), 13)
-        write(panel, "IDM keeps the distance,", (left, top + 68), 13, FAINT_TEXT)
-        write(panel, "MOBIL changes lanes.", (left, top + 88), 13, FAINT_TEXT)
+        write(panel, "The simulation drives:", (left, top + 28), 13)
+        write(panel, "IDM keeps the distance,", (left, top + 48), 13, FAINT_TEXT)
+        write(panel, "MOBIL changes lanes.", (left, top + 68), 13, FAINT_TEXT)
+        return
+    if not names:
+        _draw_pedals(panel, (left, right, top + 30), moment.action)
         return
     for index, name in enumerate(names):
         y = top + 27 + 21 * index
@@ -194,6 +197,21 @@ def _draw_actions(panel: pygame.Surface, top: int, session: Session, moment: Mom
         if wished:
             pygame.draw.rect(panel, WARNING, track.inflate(4, 4), 1, border_radius=5)
             write(panel, "next", (right, y + 2), 12, WARNING, align="right")
+
+
+def _draw_pedals(panel: pygame.Surface, place: tuple[int, int, int], action: np.ndarray) -> None:
+    """Continuous actions, as bars from the middle. `place`: left, right and top of the bars [pixel]."""
+    left, right, top = place
+    for row, (name, share) in enumerate(zip(("throttle", "steering")[-len(action) :], action, strict=True)):
+        y = top + 28 * row
+        write(panel, name, (left, y + 1), 12)
+        track = pygame.Rect(left + 84, y + 3, right - left - 84 - 46, 12)
+        pygame.draw.rect(panel, TRACK, track, border_radius=4)
+        reach = round(float(share) * track.width / 2)
+        bar = pygame.Rect(track.centerx + min(reach, 0), track.top, abs(reach), track.height)
+        pygame.draw.rect(panel, EGO, bar, border_radius=4)
+        pygame.draw.line(panel, TEXT, (track.centerx, track.top - 2), (track.centerx, track.bottom + 1))
+        write(panel, f"{share:+.2f}", (right, y + 1), 12, align="right")
 
 
 def _draw_figures(panel: pygame.Surface, top: int, moment: Moment) -> None:

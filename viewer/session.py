@@ -14,12 +14,12 @@ from agents.policies import Policy
 from envs.scene import Scene, interpolate
 from evaluation.metrics.time_headway import time_headway
 from evaluation.metrics.time_to_collision import time_to_collision
+from evaluation.recorder import Frames
 from evaluation.replay import Replay
-from evaluation.trajectory import MOVING, SIZES, Trajectory
 
 HOLD = 1.5  # [s], for which the end of an episode stays
-IDLE = 1
-CAR_HEIGHT = 1.5  # [m], of which no figure that is shown depends
+# How fast a pedal or the wheel goes to its end while a key is held [1/s].
+KEY_RATE = 1.5
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Moment:
         step: policy steps since the episode began.
         episode_return: sum of the rewards until now.
         target_speed: of the ego [m/s], or None where it is not recorded.
-        action: index of what is being carried out, or None where the ego takes no actions.
+        action: index of what is being carried out, continuous actions [K], or None where the ego takes no actions.
         probabilities: of the actions, where the policy has them. Shape: (A,).
         value: discounted return that the policy expects, if it does.
         ttc: time to collision with the leader [s], infinite without.
@@ -44,7 +44,7 @@ class Moment:
     step: int = 0
     episode_return: float = 0.0
     target_speed: float | None = None
-    action: int | None = None
+    action: int | np.ndarray | None = None
     probabilities: np.ndarray | None = None
     value: float | None = None
     ttc: float = np.inf
@@ -53,33 +53,11 @@ class Moment:
     life: tuple[int, int, int] = (0, 0, 0)
 
 
-def safety(scenes: list[Scene], dt: float) -> tuple[np.ndarray, np.ndarray]:
-    """Time to collision and time headway in every frame, as evaluation defines them [s]. Shape: (T,) each.
-
-    Args:
-        scenes: T frames of one episode, one after the other.
-        dt: time between them [s].
-    """
-
-    def stack(name: str) -> torch.Tensor:
-        rows = np.stack([getattr(scene, name) for scene in scenes])
-        return torch.from_numpy(rows.astype(float) if rows.dtype.kind == "f" else rows)[:, None]
-
-    first = scenes[0]
-    size = {"length": first.length, "width": first.width, "height": np.full(len(first.x), CAR_HEIGHT)}
-    none = torch.zeros((0, 1), dtype=torch.int64)
-    trajectory = Trajectory(
-        **{name: stack(name) for name in MOVING},
-        **{name: torch.from_numpy(np.array(size[name], dtype=float))[None] for name in SIZES},
-        present=stack("present"),
-        frames=torch.tensor([len(scenes)]),
-        actions=none,
-        rewards=none.float(),
-        steps=torch.tensor([0]),
-        dt=dt,
-        frames_per_step=len(scenes),
-    )
-    return time_to_collision(trajectory)[:, 0].numpy(), time_headway(trajectory)[:, 0].numpy()
+def own_action(actions: np.ndarray) -> int | np.ndarray:
+    """The ego's part of a world's actions: a meta-action, or continuous ones [K]."""
+    if actions.dtype.kind == "f":
+        return actions.reshape(-1, actions.shape[-1])[0]
+    return int(actions.flat[0])
 
 
 class Session:
@@ -88,12 +66,12 @@ class Session:
     Attributes:
         title: what is shown.
         scenario: name of its scenario.
-        action_names: by action.
+        action_names: by action, empty where they are continuous.
         dt: time between two moments of a clip [s].
         frames_per_step: moments that a decision lasts.
         recorded: whether all of it is known from the start.
         human: whether a person is at the wheel.
-        wish: index of the action that a person wants next.
+        wish: index of the action that a person wants next, where actions are not continuous.
         clip: what is being played.
         position: how far, in moments.
     """
@@ -105,9 +83,14 @@ class Session:
     frames_per_step: int
     recorded = False
     human = False
-    wish = IDLE
+
+    @property
+    def idle(self) -> int:
+        """Index of the action that changes nothing."""
+        return self.action_names.index("IDLE") if "IDLE" in self.action_names else 0
 
     def __init__(self):
+        self.wish = 0
         self.clip: list[Moment] = []
         self.position = 0.0
         self._held = 0.0
@@ -184,10 +167,14 @@ class Live(Session):
         worlds: one world, an `envs.api.VecWorlds` or anything with its interface.
         policy: see `agents.policies.Policy`; None where only a person drives.
         seed: of the worlds.
+
+    Attributes:
+        held: throttle and steering that the keys held down ask for, each -1, 0 or 1; for continuous actions.
     """
 
     def __init__(self, worlds, policy: Policy | None, seed: int):
         super().__init__()
+        self.held = (0.0, 0.0)
         self.worlds, self.policy, self.seed = worlds, policy, seed
         self.scenario, self.action_names = worlds.scenario.name, worlds.action_names
         self.frames_per_step = worlds.scenario.frames_per_step
@@ -211,7 +198,8 @@ class Live(Session):
         self._obs, _ = self.worlds.reset(seed=self.seed, first_world=self.world)
         if self.policy is not None:
             self.policy.reset(None)
-        self.wish, self._step, self._return, self._episode = IDLE, 0, 0.0, 0
+        self.wish, self._step, self._return, self._episode = self.idle, 0, 0.0, 0
+        self._pedals = np.zeros(2)
         self._past: list[float] = []
         self.clip = []
         self._turn()
@@ -224,7 +212,7 @@ class Live(Session):
     def take_wheel(self, human: bool) -> None:
         """Hand the wheel to a person or back to the policy; what has been worked out ahead is still driven."""
         self.human = human
-        self.wish = IDLE
+        self.wish, self._pedals = self.idle, np.zeros(2)
 
     def speeds(self) -> np.ndarray:
         """See `Session`."""
@@ -252,40 +240,71 @@ class Live(Session):
             self._ahead = self._worker.submit(self._decide)
         return True
 
+    def _ending(self) -> str:
+        """How the episode ended that has just ended by its own rules, in words."""
+        state = self.worlds.state
+        if state.ego_crashed[0]:
+            return "collision"
+        return "goal reached" if state.success[0] > 0 else "end of the episode"
+
+    def _wished(self) -> torch.Tensor:
+        """The action that a person wants, of all agents alike. Shape: (1, ...)."""
+        space, agents = self.worlds.single_action_space, self.worlds.scenario.agents
+        if self.action_names:
+            wish, self.wish = self.wish, self.idle
+            return torch.full((1, *space.shape), wish, dtype=torch.int64)
+        offered = self.worlds.scenario.actions
+        # Keys know no half way: what they move goes there in time, and back at once.
+        held = np.array(self.held)
+        reach = KEY_RATE * self.dt * self.frames_per_step
+        self._pedals = np.where(held == 0, 0.0, np.clip(self._pedals * (self._pedals * held > 0) + reach * held, -1, 1))
+        pedals = self._pedals[[offered.throttle, offered.steering]]
+        return torch.tensor(np.tile(pedals, agents), dtype=torch.float32).reshape(1, *space.shape)
+
     def _decide(self) -> list[Moment]:
         """One decision, and the moments from the one before it to the one after it."""
         worlds, obs = self.worlds, self._obs
         camera = obs["camera"][0, -3:].permute(1, 2, 0).cpu().numpy().copy() if "camera" in obs else None
         explained = None
         if self.human:
-            actions = torch.full((1,), self.wish, dtype=torch.int64, device=worlds.device)
-            self.wish = IDLE
+            actions = self._wished().to(worlds.device)
         else:
             explained = self.policy.explain(obs)
             actions = self.policy.act(obs)
-        told: dict = {"action": int(actions[0]) if worlds.ego == "policy" else None}
+        told: dict = {"action": own_action(actions[0].cpu().numpy()) if worlds.ego != "idm" else None}
         if explained is not None:
-            told["probabilities"] = explained["probabilities"][0].cpu().numpy()
             told["value"] = float(explained["value"][0])
+            if "probabilities" in explained:
+                told["probabilities"] = explained["probabilities"][0].cpu().numpy()
         told["life"] = (self.seed, self.world, self._episode)
 
         scenes, target_speeds = [], []
+        frames = Frames(worlds, 1 + self.frames_per_step)
 
         def keep() -> None:
+            frames.capture()
             time = (self._step * self.frames_per_step + len(scenes)) * self.dt
             scenes.append(replace(Scene.of(worlds, 0, camera), time=time))
             target_speeds.append(float(worlds.state.target_speed[0, 0]))
 
         keep()
         self._obs, reward, terminated, truncated, _ = worlds.step(actions, on_frame=keep)
-        ttc, headway = safety(scenes, self.dt)
+        driven = frames.trajectory(
+            frames=torch.tensor([len(scenes)], device=worlds.device),
+            actions=actions[None],
+            rewards=reward[None],
+            steps=torch.ones(1, dtype=torch.int64),
+            dt=self.dt,
+            frames_per_step=self.frames_per_step,
+        )
+        ttc, headway = (figure(driven)[:, 0].tolist() for figure in (time_to_collision, time_headway))
         moments = [
-            Moment(scene, self._step, self._return, target, ttc=float(t), headway=float(h), **told)
+            Moment(scene, self._step, self._return, target, ttc=t, headway=h, **told)
             for scene, target, t, h in zip(scenes, target_speeds, ttc, headway, strict=True)
         ]
         self._step += 1
         self._return += float(reward[0])
-        ended = "collision" if terminated[0] else "time limit" if truncated[0] else ""
+        ended = self._ending() if terminated[0] else "time limit" if truncated[0] else ""
         moments[-1] = replace(moments[-1], step=self._step, episode_return=self._return, ended=ended)
         if ended:
             self._step, self._return = 0, 0.0
@@ -305,7 +324,6 @@ class Recording(Session):
         self.title, self.scenario, self.action_names = replay.title, replay.scenario, replay.action_names
         self.dt, self.frames_per_step = replay.dt, replay.frames_per_step
         scenes = [replace(replay.scene(frame), caption="") for frame in range(len(replay))]
-        ttc, headway = safety(scenes, replay.dt)
         returns = np.concatenate([[0.0], np.cumsum(replay.rewards)])
         driven = replay.about.get("policy") != "idm"
         life = (int(replay.about.get("seed", 0)), int(replay.about.get("episode", 0)), 0)
@@ -314,14 +332,14 @@ class Recording(Session):
                 scene,
                 step=frame // replay.frames_per_step,
                 episode_return=float(returns[frame // replay.frames_per_step]),
-                action=int(replay.actions[replay.step(frame)]) if driven else None,
-                ttc=float(ttc[frame]),
-                headway=float(headway[frame]),
+                action=own_action(replay.actions[replay.step(frame)]) if driven else None,
+                ttc=float(replay.ttc[frame]),
+                headway=float(replay.headway[frame]),
                 life=life,
             )
             for frame, scene in enumerate(scenes)
         ]
-        ended = "collision" if scenes[-1].crashed[0] else "end of the recording"
+        ended = "collision" if scenes[-1].crashed[0] else replay.about.get("end", "end of the recording")
         self.clip[-1] = replace(self.clip[-1], ended=ended)
 
     def seek(self, share: float) -> None:

@@ -24,6 +24,8 @@ MESSAGE_SECONDS = 3.0
 SMALLEST = 64  # side of a window that is still drawn into [pixel]
 FOLDER = Path("runs/viewer")  # for what is saved
 STEERING = {pygame.K_LEFT: "LANE_LEFT", pygame.K_RIGHT: "LANE_RIGHT", pygame.K_UP: "FASTER", pygame.K_DOWN: "SLOWER"}
+# What an arrow held down asks of throttle and steering.
+PEDALS = {pygame.K_LEFT: (0, -1), pygame.K_RIGHT: (0, 1), pygame.K_UP: (1, 0), pygame.K_DOWN: (-1, 0)}
 
 
 class Window:
@@ -47,6 +49,7 @@ class Window:
         self._speed = SPEEDS.index(1)
         self._recorder: Recorder | None = None
         self._unrecorded = 0.0
+        self._arrows: set[int] = set()  # those that are held down
         self._message, self._message_until = "", 0.0
         try:
             pygame.display.init()
@@ -147,7 +150,11 @@ class Window:
         elif event.type == pygame.MOUSEMOTION and event.buttons[0]:
             self._seek(event.pos)
         elif event.type == pygame.KEYDOWN and event.key in STEERING:
+            self._arrows.add(event.key)
             self._steer(event.key)
+        elif event.type == pygame.KEYUP and event.key in STEERING:
+            self._arrows.discard(event.key)
+            self._hold()
         elif event.type == pygame.KEYDOWN:
             action = self._symbols.get(event.unicode) or self._keys.get(event.key)
             if action:
@@ -180,7 +187,7 @@ class Window:
             self._say("nobody can steer a recording")
         elif session.policy is None:
             self._say("there is no policy to give the wheel to")
-        elif session.worlds.ego != "policy":
+        elif session.worlds.ego == "idm":
             self._say("the simulation drives this ego; start with --policy human to drive yourself")
         else:
             session.take_wheel(not session.human)
@@ -192,10 +199,20 @@ class Window:
             if key in (pygame.K_LEFT, pygame.K_RIGHT):
                 seconds = 1.0 if key == pygame.K_RIGHT else -1.0
                 session.seek((session.position + seconds / session.dt) / session.last)
-        elif session.human:
+        elif not session.human:
+            self._say("press W to take the wheel")
+        elif not session.action_names:
+            self._hold()
+        elif STEERING[key] in session.action_names:
             session.wish = session.action_names.index(STEERING[key])
         else:
-            self._say("press W to take the wheel")
+            self._say("this driver can only go faster or slower")
+
+    def _hold(self) -> None:
+        """Tell the session which arrows are held down."""
+        if isinstance(self.session, Live):
+            pulls = [PEDALS[key] for key in self._arrows]
+            self.session.held = (float(sum(a for a, _ in pulls)), float(sum(b for _, b in pulls)))
 
     def _seek(self, at: tuple[int, int]) -> None:
         box = progress_box(self.stage.scene_size(self._screen.get_size()))

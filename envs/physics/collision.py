@@ -110,8 +110,18 @@ def build(real: type, inline: bool | None = None) -> Functions:
         near = half * (diagonal + other) + world.speed[w, a] * dt
         if near < zero or dx * dx + dy * dy > near * near:
             return last
-        contact = overlap(world, w, a, b, dt)
         stands = world.kind[w, j] >= obstacle
+        if stands:
+            # Walls are long: most of what their reach suggests, their own axes exclude.
+            beyond = diagonal * half + wp.abs(world.speed[w, k]) * dt
+            c = world.cos_heading[w, j]
+            s = world.sin_heading[w, j]
+            if (
+                wp.abs(dx * c + dy * s) > half * world.length[w, j] + beyond
+                or wp.abs(dy * c - dx * s) > half * world.width[w, j] + beyond
+            ):
+                return last
+        contact = overlap(world, w, a, b, dt)
         if world.kind[w, j] == landmark:
             if contact.now != 0:
                 world.crashed[w, j] = 1

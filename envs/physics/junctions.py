@@ -19,6 +19,7 @@ import functools
 
 import warp as wp
 
+from envs.physics import signals
 from envs.precision import Functions
 from envs.roads.general import PLACES
 from envs.roads.signals import AMBER, GREEN, RED
@@ -53,6 +54,7 @@ def build(real: type, road_functions, law) -> Functions:
     """
     World, Road, Driver = world_struct(real), road_functions.Road, law.Driver
     local_of, position = road_functions.local_of, road_functions.position
+    lights = signals.build(real, road_functions)
     idm, meta, obstacle, places = IDM, META, OBSTACLE, PLACES
     red, amber, green = RED, AMBER, GREEN
     waits, blocked, granted, committed, inside, ran, stages = (
@@ -316,25 +318,13 @@ def build(real: type, road_functions, law) -> Functions:
             now = committed
         world.yields[w, i] = now + stages * way
 
-    # --- signals -------------------------------------------------------------------------------------------------
-
     @wp.func
-    def show(world: wp.ref[World], road: wp.ref[Road], w: int, g: int, half_frame: real):
-        """Set the heads of junction g from its phase."""
-        m = world.map[w]
-        k = g - road.plans.first[m]
-        phase = world.phase[w, k]
+    def is_asked_for(world: wp.ref[World], road: wp.ref[Road], w: int, g: int) -> bool:
+        """Whether somebody comes near the line of a way that an actuated junction has given its green."""
+        phase = world.phase[w, g - road.plans.first[world.map[w]]]
+        if road.plans.actuated[g] == 0 or phase % 2 == 1:
+            return False
         row = road.plans.phase[g] + phase / 2
-        for h in range(road.plans.head_first[g], road.plans.head_first[g + 1]):
-            head = road.plans.head[h]
-            shown = road.plans.shows[row, head]
-            if phase % 2 == 1 and shown != red:
-                shown = wp.where(world.phase_time[w, k] < road.plans.amber[g] - half_frame, amber, red)
-            world.signal[w, head] = shown
-
-    @wp.func
-    def is_asked_for(world: wp.ref[World], road: wp.ref[Road], w: int, row: int) -> bool:
-        """Whether somebody comes near the line of a way that is green in the phase."""
         for j in range(world.slots):
             stage = world.yields[w, j] % stages
             if world.kind[w, j] != 0 and world.kind[w, j] < obstacle and stage >= waits and stage <= committed:
@@ -344,54 +334,6 @@ def build(real: type, road_functions, law) -> Functions:
                     if road.plans.shows[row, head] != red:
                         return True
         return False
-
-    @wp.func
-    def switch(world: wp.ref[World], road: wp.ref[Road], w: int, g: int, dt: real):
-        """A frame of the plan of junction g."""
-        k = g - road.plans.first[world.map[w]]
-        phase = world.phase[w, k]
-        time = world.phase_time[w, k] + dt
-        # Sums of dt are not exact: half a frame decides which one is the first after the end.
-        now = time + half * dt
-        if phase % 2 == 0:
-            row = road.plans.phase[g] + phase / 2
-            if now >= road.plans.green[row]:
-                actuated = road.plans.actuated[g] != 0
-                if not actuated or now >= road.plans.longest[row] or not is_asked_for(world, road, w, row):
-                    phase = phase + 1
-                    time = wp.where(actuated, zero, time - road.plans.green[row])
-        else:
-            pause = road.plans.amber[g] + road.plans.all_red[g]
-            if now >= pause:
-                phase = (phase + 1) % (2 * (road.plans.phase[g + 1] - road.plans.phase[g]))
-                time = time - pause
-        world.phase[w, k] = phase
-        world.phase_time[w, k] = time
-        show(world, road, w, g, half * dt)
-
-    @wp.func
-    def start(world: wp.ref[World], road: wp.ref[Road], w: int, late: real):
-        m = world.map[w]
-        for g in range(road.plans.first[m], road.plans.first[m + 1]):
-            k = g - road.plans.first[m]
-            begin = road.plans.phase[g]
-            end = road.plans.phase[g + 1]
-            pause = road.plans.amber[g] + road.plans.all_red[g]
-            cycle = real(0.0)
-            for row in range(begin, end):
-                cycle = cycle + road.plans.longest[row] + pause
-            time = road.plans.offset[g] + late
-            time = time - cycle * wp.floor(time / cycle)
-            phase = int(0)
-            while phase < 2 * (end - begin) - 1:
-                lasts = wp.where(phase % 2 == 0, road.plans.longest[begin + phase / 2], pause)
-                if time < lasts:
-                    break
-                time = time - lasts
-                phase = phase + 1
-            world.phase[w, k] = phase
-            world.phase_time[w, k] = time
-            show(world, road, w, g, zero)
 
     # --- what the rules call -------------------------------------------------------------------------------------
 
@@ -425,7 +367,7 @@ def build(real: type, road_functions, law) -> Functions:
             note(world, road, w, i)
             stand_still(world, w, i, dt)
         for g in range(road.plans.first[m], road.plans.first[m + 1]):
-            switch(world, road, w, g, dt)
+            lights.switch(world, road, w, g, is_asked_for(world, road, w, g), dt)
         for i in range(world.slots):
             decide(world, road, w, i)
         record(world, road, w, dt)
@@ -524,4 +466,4 @@ def build(real: type, road_functions, law) -> Functions:
         world.yields[w, i] = world.yields[w, i] - ran + inside
         return True
 
-    return Functions(advance=advance, hold=hold, start=start, stage=stage_of, ran_red=ran_red)
+    return Functions(advance=advance, hold=hold, start=lights.start, stage=stage_of, ran_red=ran_red)

@@ -66,6 +66,7 @@ def build(real: type) -> Functions:
         ways: Ways  # through junctions
         plans: Plans  # of signals
         connected: wp.int32  # whether neighbours are sought on connected lanes too
+        unused: wp.int32  # whether nobody needs to know who is on which lane
         lane_road: wp.array(dtype=wp.int32)  # [lane]
         lane_place: wp.array(dtype=wp.int32)  # [lane] from the left
         forbidden: wp.array(dtype=wp.int32)  # [lane]
@@ -198,6 +199,8 @@ def build(real: type) -> Functions:
     @wp.func(inline=False)
     def closest_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
         """Set the lane that the vehicle is on and its place on it; of equally close lanes the first, as an argmin."""
+        if road.unused != 0 and world.frame[w] > 0:
+            return
         x = world.x[w, i]
         y = world.y[w, i]
         heading = world.heading[w, i]

@@ -46,6 +46,7 @@ class RoadNetwork:
         junctions: the plans that switch them.
         stop_lines: lanes with a stop line painted across their end.
         paved: strips of asphalt that are no lanes, as straight lanes of any width without lines.
+        yields: whether drivers obey the law of junctions even where there are neither signals nor stop lines.
     """
 
     def __init__(self):
@@ -55,6 +56,7 @@ class RoadNetwork:
         self.junctions: list[Junction] = []
         self.stop_lines: list[LaneIndex] = []
         self.paved: list[Lane] = []
+        self.yields = False
 
     def add_lane(self, start: str, end: str, lane: Lane) -> LaneIndex:
         """Add a lane to the right of those that the road from `start` to `end` has already."""

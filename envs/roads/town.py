@@ -52,6 +52,16 @@ class Town:
     destinations: list[str]
     turns: dict[tuple[str, str], str]
 
+    @property
+    def manoeuvres(self) -> dict[tuple[str, str], str]:
+        """`turns` without the pieces of rings, on which there is nothing to do but to go on."""
+        at_ring = {node for road, turn in self.turns.items() if turn == crossings.ROUNDABOUT for node in road}
+        return {
+            road: turn
+            for road, turn in self.turns.items()
+            if turn != crossings.STRAIGHT or not at_ring.issuperset(road)
+        }
+
 
 def is_held_out(seed: int) -> bool:
     """Whether a seed's map is kept for evaluation, never for training: one in ten, by a hash of the seed."""
@@ -76,6 +86,7 @@ def generate(seed: int, columns: int = 4, rows: int = 4) -> Town:
     plan = _plan(rng, columns, rows)
     sites = {place: _site(rng, place, arms) for place, arms in plan.items()}
     town = Town(RoadNetwork(), [], [], {})
+    town.network.yields = True
     for place, site in sites.items():
         for arm in site.arms:
             dx, dy = NEIGHBOUR[arm]

@@ -11,8 +11,10 @@ from envs.scenarios import (
     merge,
     parking,
     racetrack,
+    ring,
     roadworks,
     roundabout,
+    town,
     two_way,
     u_turn,
 )
@@ -41,8 +43,11 @@ SCENARIOS: dict[str, Scenario] = {
         parking.PARKING_REPEAT,
         parking.PARKING_PARKED,
         lane_keeping.LANE_KEEPING,
+        ring.RING,
         roadworks.ROADWORKS,
         crossing.CROSSING,
+        town.TOWN,
+        town.TOWN_HELD_OUT,
     )
 }
 

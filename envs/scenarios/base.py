@@ -1,6 +1,7 @@
 """What a scenario declares: a map, who drives on it, for how long, and what is rewarded."""
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -65,8 +66,6 @@ class Scenario:
         route_steps: roads on the longest route.
         warm_up: how long the others drive before the agents enter [s].
         network: a map to drive on in place of the scenario's own.
-        task: module whose `build(real, road_functions, action_functions)` gives the struct `Task` and the Warp
-            functions `spawn` and `score`.
     """
 
     name: str
@@ -86,13 +85,22 @@ class Scenario:
     warm_up: float = 0.0
     network: RoadNetwork | None = field(default=None, repr=False, compare=False)
 
-    task: ClassVar[ModuleType]
+    # Whether the simulation has to know which lane everybody is on.
+    uses_lanes: ClassVar[bool] = True
+    # Agents that a world has room for.
+    max_agents: ClassVar[int] = 1
 
     def __post_init__(self):
         if self.agents < 1 or self.vehicles < 0:
             raise UserError(f"a scenario needs an agent and no fewer than 0 others, not {self.agents}, {self.vehicles}")
         if self.simulation_frequency < self.policy_frequency or self.policy_frequency < 1:
             raise UserError("simulation_frequency must be at least policy_frequency, and that at least 1 Hz")
+
+    @property
+    def task(self) -> ModuleType:
+        """The module that defines the scenario, whose `build(real, road_functions, action_functions)` gives the struct
+        `Task` and the Warp functions `spawn` and `score`, and `enter` and `traffic` where it has them."""
+        return sys.modules[type(self).__module__]
 
     @property
     def frames_per_step(self) -> int:
@@ -103,6 +111,17 @@ class Scenario:
     def slots(self) -> int:
         """Vehicle slots a world needs, the agents' included."""
         return self.agents + self.vehicles
+
+    def with_agents(self, agents: int) -> "Scenario":
+        """The same with another number of agents.
+
+        Raises:
+            UserError: more than it has room for, or none.
+        """
+        if not 1 <= agents <= self.max_agents:
+            room = "one agent" if self.max_agents == 1 else f"1 to {self.max_agents} agents"
+            raise UserError(f"'{self.name}' has room for {room} a world, not {agents}")
+        return replace(self, agents=agents)
 
     def make_maps(self) -> list[ParallelRoad] | list[RoadNetwork]:
         """The maps that its worlds drive on: one parallel road, or any number of networks."""
@@ -125,5 +144,16 @@ class Scenario:
         raise NotImplementedError
 
     def observation(self, simulation) -> list:
-        """The sensors of `observation="state"`: highway-env's observation of the environment it equals."""
-        raise NotImplementedError
+        """The sensors of `observation="state"`: highway-env's observation of the environment that it equals."""
+        from envs.sensors.vehicle_list import VehicleList
+
+        ranges = {"x": (-100.0, 100.0), "y": (-100.0, 100.0), "vx": (-30.0, 30.0), "vy": (-30.0, 30.0)}
+        return [VehicleList(simulation, ranges=ranges, see_behind=True)]
+
+    def extra_sensors(self, simulation) -> list:
+        """Sensors that agents have beside those of any observation, see `envs.sensors.base.Sensor`."""
+        return []
+
+    def times(self, ego_kind: int) -> dict[str, Any]:
+        """The values that every `Task` has."""
+        return {"ego_kind": ego_kind, "step_duration": 1.0 / self.policy_frequency, "duration": self.duration}

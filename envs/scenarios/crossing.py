@@ -8,7 +8,6 @@ arrived, -5 for a crash or for leaving the road, -20 for a crash with a person. 
 
 import functools
 import math
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +50,6 @@ class StreetCrossing(Scenario):
     person_reward: float = -20.0
     reward_speeds: tuple[float, float] = (0.0, roads.SPEED_LIMIT)
     end: float = 230.0
-
-    task = sys.modules[__name__]
 
     def __post_init__(self):
         super().__post_init__()

@@ -4,7 +4,6 @@ Reward a step: clip(exit reached + 0.1 clip((v - 20) / 10, 0, 1), 0, 1).
 """
 
 import functools
-import sys
 from dataclasses import dataclass
 
 import warp as wp
@@ -41,8 +40,6 @@ class Exit(Scenario):
     right_lane_reward: float = 0.0
     normalize_reward: bool = True
     reward_speeds: tuple[float, float] = (20.0, 30.0)
-
-    task = sys.modules[__name__]
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

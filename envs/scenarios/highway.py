@@ -6,7 +6,6 @@ from [-1, 0.5] to [0, 1]. An episode ends with a crash of the ego or at its time
 
 import functools
 import math
-import sys
 from dataclasses import dataclass
 
 import warp as wp
@@ -48,8 +47,6 @@ class Highway(Scenario):
     right_lane_reward: float = 0.1
     high_speed_reward: float = 0.4
     reward_speeds: tuple[float, float] = (20.0, 30.0)
-
-    task = sys.modules[__name__]
 
     def make_maps(self) -> list[ParallelRoad]:
         """See `Scenario.make_maps`."""

@@ -8,7 +8,6 @@ enter at random after every step.
 
 import functools
 import math
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,8 +49,7 @@ class Intersection(Scenario):
     reward_speeds: tuple[float, float] = (7.0, 9.0)
     normalize_reward: bool = False
     offroad_terminal: bool = False
-
-    task = sys.modules[__name__]
+    max_agents = 4
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

@@ -6,7 +6,6 @@ the distance from the centre of the lane to be kept. The state is observed befor
 
 import functools
 import math
-import sys
 from dataclasses import dataclass
 
 import warp as wp
@@ -29,8 +28,7 @@ class LaneKeeping(Scenario):
     """
 
     noise: float = 0.05
-
-    task = sys.modules[__name__]
+    uses_lanes = False
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

@@ -5,7 +5,6 @@ the merging lane), mapped from [-1.5, 0.3] to [0, 1]. An episode ends with a cra
 """
 
 import functools
-import sys
 from dataclasses import dataclass
 
 import warp as wp
@@ -46,8 +45,6 @@ class Merge(Scenario):
     lane_change_reward: float = -0.05
     reward_speeds: tuple[float, float] = (20.0, 30.0)
     end: float = 370.0
-
-    task = sys.modules[__name__]
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

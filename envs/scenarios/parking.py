@@ -1,11 +1,12 @@
 """Parking on a given spot: highway-env's `parking-v0`, `parking-ActionRepeat-v0` and `parking-parked-v0`.
 
 Reward a step: -(sum of weights * |state - goal|)^0.5 - 5 crash over position / 100 m, velocity / 5 m/s and direction.
-An episode ends with a crash or when the first term is above -0.12.
+An episode ends with a crash or when the first term is above -0.12. With several agents the world's reward has the first
+one's way to its goal and everybody's crashes, and the first one's success ends it, as in highway-env; each has its own
+reward of the same form, and has finished when it crashes or stands on its spot.
 """
 
 import functools
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,8 +42,12 @@ class Parking(Scenario):
     reward_weights: tuple[float, ...] = (1.0, 0.3, 0.0, 0.0, 0.02, 0.02)
     success_goal_reward: float = 0.12
     collision_reward: float = -5.0
+    uses_lanes = False
+    max_agents = 4
 
-    task = sys.modules[__name__]
+    def with_agents(self, agents: int) -> Scenario:
+        """See `Scenario.with_agents`: every agent has a goal, which takes a slot."""
+        return replace(super().with_agents(agents), vehicles=self.vehicles + agents - self.agents)
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""
@@ -178,6 +183,20 @@ def build(real: type, road_functions, action_functions) -> Functions:
         return task.weights[k] * wp.abs(a / task.scales[k] - b / task.scales[k])
 
     @wp.func
+    def closeness(world: wp.ref[World], task: wp.ref[Task], w: int, i: int, goal: int) -> real:
+        """How close an agent is to its goal, at most 0."""
+        c = world.cos_heading[w, i]
+        s = world.sin_heading[w, i]
+        v = world.speed[w, i]
+        total = away(world.x[w, i], world.x[w, goal], task, 0)
+        total += away(world.y[w, i], world.y[w, goal], task, 1)
+        total += away(v * c, zero, task, 2)
+        total += away(v * s, zero, task, 3)
+        total += away(c, world.cos_heading[w, goal], task, 4)
+        total += away(s, world.sin_heading[w, goal], task, 5)
+        return -wp.sqrt(total)
+
+    @wp.func
     def score(
         world: wp.ref[World],
         road: wp.ref[Road],
@@ -186,25 +205,23 @@ def build(real: type, road_functions, action_functions) -> Functions:
         commands: wp.array2d(dtype=wp.float32),
         w: int,
     ):
-        goal = int(0)
-        for j in range(world.slots):
-            if goal == 0 and world.kind[w, j] == landmark:
-                goal = j
-        c = world.cos_heading[w, 0]
-        s = world.sin_heading[w, 0]
-        v = world.speed[w, 0]
-        total = away(world.x[w, 0], world.x[w, goal], task, 0)
-        total += away(world.y[w, 0], world.y[w, goal], task, 1)
-        total += away(v * c, zero, task, 2)
-        total += away(v * s, zero, task, 3)
-        total += away(c, world.cos_heading[w, goal], task, 4)
-        total += away(s, world.sin_heading[w, goal], task, 5)
-        closeness = -wp.sqrt(total)
+        # The agents' goals are the landmarks, in order.
+        agent = int(0)
+        first = real(0.0)
         crashes = real(0.0)
-        for i in range(world.agents):
-            crashes += real(world.crashed[w, i])
-        reward = closeness + task.collision_reward * crashes
-        success = closeness > -task.success_goal_reward
+        for j in range(world.slots):
+            if world.kind[w, j] == landmark and agent < world.agents:
+                own = closeness(world, task, w, agent, j)
+                crashed = real(world.crashed[w, agent])
+                if agent == 0:
+                    first = own
+                crashes += crashed
+                world.reward_share[w, agent] = own + task.collision_reward * crashed
+                arrived = own > -task.success_goal_reward
+                world.finished[w, agent] = wp.where(arrived or world.crashed[w, agent] != 0, 1, 0)
+                agent = agent + 1
+        reward = first + task.collision_reward * crashes
+        success = first > -task.success_goal_reward
         world.success[w] = wp.where(success, 1, 0)
         scores.conclude(world, w, reward, success or crashes > zero, task.step_duration, task.duration)
 

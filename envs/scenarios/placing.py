@@ -22,6 +22,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
     put_on(world, road, w, i, kind, lane, s, speed)         a car on a lane's centre line
     stand(world, road, w, i, x, y, heading, length, width)  an obstacle
     plan(world, road, w, i, destination)                    give it the shortest route to a node
+    plan_lanes(world, road, onward, w, i, destination)      the same by the table of the lane after each lane
     engage(world, road, controls, w, i, kind)               make it an agent's: targets from its present speed
     """
     World, Road, Controls = world_struct(real), road_functions.Road, action_functions.Controls
@@ -146,6 +147,21 @@ def build(real: type, road_functions, action_functions) -> Functions:
         world.route_end[w, i] = steps
 
     @wp.func
+    def plan_lanes(
+        world: wp.ref[World], road: wp.ref[Road], onward: wp.array2d(dtype=wp.int32), w: int, i: int, destination: int
+    ):
+        lane = int(world.lane[w, i])
+        world.route[w, i, 0] = road.lane_road[lane] * places + road.lane_place[lane] + 1
+        steps = int(1)
+        lane = onward[lane, destination]
+        while lane >= 0 and steps < world.route.shape[2]:
+            world.route[w, i, steps] = road.lane_road[lane] * places
+            steps = steps + 1
+            lane = onward[lane, destination]
+        world.route_at[w, i] = 0
+        world.route_end[w, i] = steps
+
+    @wp.func
     def engage(world: wp.ref[World], road: wp.ref[Road], controls: Controls, w: int, i: int, kind: int):
         world.kind[w, i] = kind
         if kind == meta:
@@ -157,4 +173,6 @@ def build(real: type, road_functions, action_functions) -> Functions:
         else:
             world.target_speed[w, i] = real(0.0)
 
-    return Functions(clear=clear, size=size, put=put, put_on=put_on, stand=stand, plan=plan, engage=engage)
+    return Functions(
+        clear=clear, size=size, put=put, put_on=put_on, stand=stand, plan=plan, plan_lanes=plan_lanes, engage=engage
+    )

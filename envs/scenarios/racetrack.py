@@ -1,11 +1,12 @@
 """Keeping to a lane of a race track at speed: highway-env's `racetrack-v0`, `racetrack-large-v0`, `racetrack-oval-v0`.
 
 Only steering is commanded. Reward a step: on_road * lmap(1 / (1 + 4 r^2) - 0.3 |action| - crash), mapped from [-1, 1]
-to [0, 1], with r the distance from the lane's centre. An episode ends with a crash or off the road.
+to [0, 1], with r the distance from the lane's centre. An episode ends with a crash or off the road. With several agents
+the world's reward and end are the first one's; each has its own reward of the same form, and has finished when it
+crashes or leaves the road.
 """
 
 import functools
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,8 +48,7 @@ class Racetrack(Scenario):
     lane_centering_cost: float = 4.0
     action_reward: float = -0.3
     terminate_off_road: bool = True
-
-    task = sys.modules[__name__]
+    max_agents = 4
 
     def __post_init__(self):
         super().__post_init__()
@@ -215,23 +215,27 @@ def build(real: type, road_functions, action_functions) -> Functions:
         commands: wp.array2d(dtype=wp.float32),
         w: int,
     ):
-        r = world.lane_r[w, 0]
-        # In float32, as highway-env weighs float32 actions.
-        steering = commands[w, 1]
-        throttle = commands[w, 0]
-        square = steering * steering
-        if task.steers_only == 0:
-            square = throttle * throttle + square
-        total = (
-            task.lane_centering_reward / (one + task.lane_centering_cost * r * r)
-            + real(task.action_reward * wp.sqrt(square))
-            + task.collision_reward * real(world.crashed[w, 0])
-        )
-        reward = scores.share(total, task.collision_reward, one)
-        terminated = world.crashed[w, 0] != 0
-        if not scores.on_road(world, road, w, 0):
-            reward = zero
-            terminated = terminated or task.terminate_off_road != 0
-        scores.conclude(world, w, reward, terminated, task.step_duration, task.duration)
+        for i in range(world.agents):
+            r = world.lane_r[w, i]
+            # In float32, as highway-env weighs float32 actions.
+            steering = commands[w, 2 * i + 1]
+            throttle = commands[w, 2 * i]
+            square = steering * steering
+            if task.steers_only == 0:
+                square = throttle * throttle + square
+            total = (
+                task.lane_centering_reward / (one + task.lane_centering_cost * r * r)
+                + real(task.action_reward * wp.sqrt(square))
+                + task.collision_reward * real(world.crashed[w, i])
+            )
+            reward = scores.share(total, task.collision_reward, one)
+            finished = world.crashed[w, i] != 0
+            if not scores.on_road(world, road, w, i):
+                reward = zero
+                finished = finished or task.terminate_off_road != 0
+            world.reward_share[w, i] = reward
+            world.finished[w, i] = wp.where(finished, 1, 0)
+        over = world.finished[w, 0] != 0
+        scores.conclude(world, w, world.reward_share[w, 0], over, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

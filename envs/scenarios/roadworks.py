@@ -19,7 +19,6 @@ An episode ends with a crash, at the end of the street, which is the success, or
 """
 
 import functools
-import sys
 from dataclasses import dataclass
 
 import warp as wp
@@ -58,8 +57,6 @@ class Roadworks(Scenario):
     collision_reward: float = -10.0
     arrival_reward: float = 10.0
     patience: float = 4.0
-
-    task = sys.modules[__name__]
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

@@ -4,7 +4,6 @@ Reward a step: on_road * lmap(-crash + 0.2 speed index / 2 - 0.05 lane change), 
 """
 
 import functools
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +43,6 @@ class Roundabout(Scenario):
     high_speed_reward: float = 0.2
     lane_change_reward: float = -0.05
     normalize_reward: bool = True
-
-    task = sys.modules[__name__]
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

@@ -55,6 +55,14 @@ def build(real: type, road_functions) -> Functions:
     return Functions(on_road=on_road, chosen_lane=chosen_lane, share=share, conclude=conclude)
 
 
+@functools.cache
+def task_struct(real: type, ints: tuple[str, ...] = (), reals: tuple[str, ...] = ()):
+    """A `Task` of plain numbers: those named, the agents' kind, and the durations of a step and of an episode [s]."""
+    kinds = {name: wp.int32 for name in ("ego_kind", *ints)}
+    kinds |= {name: real for name in (*reals, "step_duration", "duration")}
+    return wp.struct(type("Task", (), {"__annotations__": kinds, "__module__": __name__}))
+
+
 def lane_changes(actions: ActionSet) -> np.ndarray:
     """Which meta-actions a penalty on lane changes falls on, by their place in META_ACTIONS. Shape: (5,) int.
 

@@ -4,7 +4,6 @@ Reward a step: 0.8 speed index / 2 + 0.2 on the left lane. A crash ends the epis
 """
 
 import functools
-import sys
 from dataclasses import dataclass
 
 import warp as wp
@@ -33,8 +32,6 @@ class TwoWay(Scenario):
     horizon: int = 5
     left_lane_reward: float = 0.2
     high_speed_reward: float = 0.8
-
-    task = sys.modules[__name__]
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

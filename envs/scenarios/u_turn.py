@@ -4,7 +4,6 @@ Reward a step: on_road * lmap(-crash + 0.1 lane + 0.4 clip((v - 8) / 16, 0, 1)),
 """
 
 import functools
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +47,6 @@ class UTurn(Scenario):
     left_lane_reward: float = 0.1
     high_speed_reward: float = 0.4
     reward_speeds: tuple[float, float] = (8.0, 24.0)
-
-    task = sys.modules[__name__]
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

@@ -14,10 +14,10 @@ from gymnasium import spaces
 from envs.errors import UserError, unknown
 from envs.launch import Launch
 from envs.phases import ENDED
-from envs.roads import ground, tiles
 from envs.sensors import appearance, columns, heads, painter, rig, surfaces
 from envs.sensors.columns import FACTS, MAX_CANDIDATES, SIGHT
 from envs.sensors.surfaces import CLASSES
+from envs.sensors.vehicle_list import per_agent
 
 CHANNELS = ("rgb", "depth", "semantic")
 # Threads that share the frames of one world on a GPU.
@@ -29,7 +29,8 @@ class Camera:
 
     Outputs: "camera" (N, frames * 3, H, W) uint8, RGB, oldest frame first; with "depth" and "semantic" among
     `channels` also "depth" (N, H, W) float32, distance along the ground [m], and "semantic" (N, H, W) uint8, see
-    `CLASSES`.
+    `CLASSES`. With A > 1 agents all begin with (N, A, ...): each films from where it is. Of several agents' goals each
+    sees its own.
 
     Args:
         simulation: the worlds.
@@ -59,7 +60,7 @@ class Camera:
         filled = tuple(channel for channel in CHANNELS if channel in channels)
         signals = any(network.signals for network in simulation.maps or ())
         self._painter = painter.build(simulation.real, filled, tiled, signals)
-        n, device = simulation.num_worlds, simulation.device
+        n, agents, device = simulation.num_worlds, simulation.state.agents, simulation.device
         height, width = self.rig.height, self.rig.width
 
         def zeros(*shape, dtype=torch.float32):
@@ -67,22 +68,20 @@ class Camera:
 
         self.outputs: dict[str, torch.Tensor] = {}
         self.spaces: dict[str, spaces.Box] = {}
-        images = self._painter.Images()
-        images.latest = 3 * (frames - 1)
+
+        def add(name: str, shape: tuple[int, ...], high: float, dtype: type):
+            shape = per_agent(simulation, *shape)
+            self.outputs[name] = zeros(n, *shape, dtype=torch.uint8 if dtype is np.uint8 else torch.float32)
+            self.spaces[name] = spaces.Box(0, high, shape, dtype)
+
         if "rgb" in channels:
-            self.outputs["camera"] = zeros(n, frames * 3, height, width, dtype=torch.uint8)
-            self.spaces["camera"] = spaces.Box(0, 255, (frames * 3, height, width), np.uint8)
-            images.rgb = wp.from_torch(self.outputs["camera"])
+            add("camera", (frames * 3, height, width), 255, np.uint8)
         if "depth" in channels:
-            self.outputs["depth"] = zeros(n, height, width)
-            self.spaces["depth"] = spaces.Box(0.0, SIGHT, (height, width), np.float32)
-            images.depth = wp.from_torch(self.outputs["depth"])
+            add("depth", (height, width), SIGHT, np.float32)
         if "semantic" in channels:
-            self.outputs["semantic"] = zeros(n, height, width, dtype=torch.uint8)
-            self.spaces["semantic"] = spaces.Box(0, len(CLASSES) - 1, (height, width), np.uint8)
-            images.semantic = wp.from_torch(self.outputs["semantic"])
+            add("semantic", (height, width), len(CLASSES) - 1, np.uint8)
         self.finals = {name: torch.zeros_like(output) for name, output in self.outputs.items()}
-        self._images = images
+        self._images = [self._images_of(agent) for agent in range(agents)]
 
         cameras, candidates = len(self.rig.cameras), MAX_CANDIDATES + heads.MAX_HEADS * signals
         slots = simulation.state.slots
@@ -102,10 +101,23 @@ class Camera:
             dtype = wp.vec4f if name == "rows" else None
             setattr(self._scratch, name, wp.from_torch(tensor, dtype=dtype))
         self._tables = self._rig_tables()
-        self._ground = self._ground_tiles() if tiled else self._ground_texture()
+        self._ground = surfaces.table(simulation)
         self._heads = heads.table(simulation.maps, simulation.real, simulation.warp_device) if signals else None
         self._bounds = self._array(np.array(list(appearance.QUANTITIES.values()), dtype=np.float32))
         self._colours = self._array(np.array(appearance.BODY_COLOURS, dtype=np.float32))
+
+    def _of_agent(self, name: str, agent: int) -> torch.Tensor:
+        """One agent's part of an output. Shape: (N, ...)."""
+        output = self.outputs[name]
+        return output if self._simulation.state.agents == 1 else output[:, agent]
+
+    def _images_of(self, agent: int):
+        images = self._painter.Images()
+        images.latest = 3 * (self._frames - 1)
+        for name, field in (("camera", "rgb"), ("depth", "depth"), ("semantic", "semantic")):
+            if name in self.outputs:
+                setattr(images, field, wp.from_torch(self._of_agent(name, agent)))
+        return images
 
     def _array(self, values: np.ndarray) -> wp.array:
         return wp.array(values, device=self._simulation.warp_device)
@@ -130,51 +142,39 @@ class Camera:
         tables.width, tables.cameras = self.rig.width, len(cameras)
         return tables
 
-    def _ground_texture(self):
-        texture = ground.of_parallel_road(self._simulation.scenario.road())
-        terrain = self._surfaces.Ground()
-        terrain.texels = wp.array(texture.texels.reshape(-1, 2), dtype=wp.vec2f, device=self._simulation.warp_device)
-        terrain.size_x, terrain.size_y = texture.size
-        terrain.levels_x, terrain.levels_y = (size.bit_length() for size in texture.size)
-        terrain.texel, terrain.origin = texture.texel, texture.origin
-        return terrain
-
-    def _ground_tiles(self):
-        maps = tiles.of_networks(self._simulation.maps)
-        terrain = self._surfaces.Ground()
-        device = self._simulation.warp_device
-        terrain.texels = wp.array(maps.texels.reshape(-1, 2), dtype=wp.vec2ub, device=device)
-        terrain.corner = wp.array(maps.corner, dtype=self._simulation.real, device=device)
-        for name in ("index", "columns", "rows", "first"):
-            setattr(terrain, name, self._array(getattr(maps, name)))
-        terrain.texel = ground.TEXEL
-        return terrain
-
     def launches(self, which: int, restart: bool = False) -> list[Launch]:
         """See `envs.sensors.base.Sensor`."""
+        program = []
+        if restart or which == ENDED:
+            seed = wp.from_torch(self._simulation.seed, dtype=wp.uint64)
+            inputs = (seed, self._bounds, self._colours, self._randomize, which)
+            program.append(Launch(self._painter.dress, (), (self._simulation.state.warp, self._scratch, *inputs)))
+        for agent in range(self._simulation.state.agents):
+            program += self._film(agent, which, restart)
+        return program
+
+    def _film(self, agent: int, which: int, restart: bool) -> list[Launch]:
+        """The launches that film one agent's view. Agents take turns with the scratch."""
         simulation, k = self._simulation, self._painter
         world = simulation.state.warp
-        n = simulation.num_worlds
         stride = 1 if simulation.device.type == "cpu" else COPY_STRIDE
         seed = wp.from_torch(simulation.seed, dtype=wp.uint64)
         rays = (self.rig.width * len(self.rig.cameras),)
         stacked = "camera" in self.outputs and self._frames > 1
         anew = restart or which == ENDED
         if stacked:
-            words = wp.from_torch(self.outputs["camera"].view(torch.int32).reshape(n, -1, 4), dtype=wp.vec4i)
+            stack = self._of_agent("camera", agent).view(torch.int32).flatten(1).unflatten(1, (-1, 4))
+            words = wp.from_torch(stack, dtype=wp.vec4i)
         frame_words = self.rig.height * self.rig.width * 3 // 16
 
         program = []
-        if anew:
-            inputs = (world, self._scratch, seed, self._bounds, self._colours, self._randomize, which)
-            program.append(Launch(k.dress, (), inputs))
-        elif stacked:
+        if stacked and not anew:
             program.append(Launch(k.shift_frames, (stride,), (words, frame_words, stride)))
-        program.append(Launch(self._columns.cull, (), (world, self._tables, self._scratch, which)))
+        program.append(Launch(self._columns.cull, (), (world, self._tables, self._scratch, agent, which)))
         if self._heads is not None:
-            inputs = (world, self._tables, self._heads, self._scratch, which)
+            inputs = (world, self._tables, self._heads, self._scratch, agent, which)
             program.append(Launch(heads.build(simulation.real).gather, (), inputs))
-        inputs = (world, self._tables, self._ground, self._scratch, seed, self._images, which)
+        inputs = (world, self._tables, self._ground, self._scratch, seed, self._images[agent], agent, which)
         program.append(Launch(k.paint, rays, inputs))
         if anew and stacked:
             program.append(Launch(k.repeat_frame, (stride,), (world, words, frame_words, stride, which)))

@@ -56,8 +56,8 @@ def build(real: type) -> Functions:
         rows: wp.array2d(dtype=wp.vec4f)  # [world, row] ground: distance, haze, footprint along, across; sky: -1, RGB
         count: wp.array(dtype=wp.int32)  # [world] candidates
         slot: wp.array2d(dtype=wp.int32)  # [world, candidate] -1 - head for a signal head
-        # [world, candidate, fact] in the ego's frame: forward, right [m], cosine and sine of the relative heading, half
-        # length, half width, height [m], 1 where braking, -1 or +1 where changing lane to the left or right; of a
+        # [world, candidate, fact] in the observer's frame: forward, right [m], cosine and sine of the relative heading,
+        # half length, half width, height [m], 1 where braking, -1 or +1 where changing lane to the left or right; of a
         # signal head in place of the last two what it shows and 1 where that is an arrow
         facts: wp.array3d(dtype=wp.float32)
         first_column: wp.array3d(dtype=wp.float32)  # [world, camera, candidate] leftmost that it may touch
@@ -68,13 +68,14 @@ def build(real: type) -> Functions:
         """A column's ray from a camera over the ground plane."""
 
         world: wp.int32
+        agent: wp.int32  # slot of who films
         camera: wp.int32
         column: wp.int32
         first_row: wp.int32  # of the camera in the stacked image
         rows: wp.int32
-        forward: wp.float32  # direction in the ego's frame
+        forward: wp.float32  # direction in the observer's frame
         right: wp.float32
-        mount: wp.float32  # of the camera ahead of the ego's centre, m
+        mount: wp.float32  # of the camera ahead of the observer's centre, m
         elevation: wp.float32  # of the camera, m
         horizon: wp.float32  # row
         rows_per_unit: wp.float32
@@ -169,22 +170,28 @@ def build(real: type) -> Functions:
         return scratch.look[w, YAW]
 
     @wp.kernel(module="unique")
-    def cull(world: World, tables: RigTables, scratch: Scratch, which: int, first_world: int):
-        """Gather the prisms within sight and the columns that they may touch; survey the rows."""
+    def cull(world: World, tables: RigTables, scratch: Scratch, agent: int, which: int, first_world: int):
+        """Gather the prisms within an agent's sight and the columns that they may touch; survey the rows."""
         w = wp.tid() + first_world
         if skipped(world, which, w):
             return
         survey_rows(tables, scratch, w)
-        x = world.x[w, 0]
-        y = world.y[w, 0]
-        ce = f(world.cos_heading[w, 0])
-        se = f(world.sin_heading[w, 0])
+        x = world.x[w, agent]
+        y = world.y[w, agent]
+        ce = f(world.cos_heading[w, agent])
+        se = f(world.sin_heading[w, agent])
         jitter = jitter_of(scratch, w)
         count = int(0)
-        for j in range(1, world.slots):
+        landmarks = int(0)
+        for j in range(world.slots):
             dx = f(world.x[w, j] - x)
             dy = f(world.y[w, j] - y)
-            if world.kind[w, j] != 0 and dx * dx + dy * dy < sight * sight and count < max_candidates:
+            shown = world.kind[w, j] != 0 and j != agent
+            if world.kind[w, j] == landmark:
+                # Of several agents each sees the goal that is its own.
+                shown = world.agents == 1 or landmarks == agent
+                landmarks = landmarks + 1
+            if shown and dx * dx + dy * dy < sight * sight and count < max_candidates:
                 forward = dx * ce + dy * se
                 right = dy * ce - dx * se
                 cj = f(world.cos_heading[w, j])
@@ -216,11 +223,12 @@ def build(real: type) -> Functions:
         scratch.count[w] = count
 
     @wp.func
-    def ray_of(tables: wp.ref[RigTables], scratch: wp.ref[Scratch], w: int, index: int) -> Ray:
+    def ray_of(tables: wp.ref[RigTables], scratch: wp.ref[Scratch], w: int, agent: int, index: int) -> Ray:
         """The ray of one of a rig's columns, with the world's mounting errors."""
         ray = Ray()
         camera = index / tables.width
         ray.world = w
+        ray.agent = agent
         ray.camera = camera
         ray.column = index - camera * tables.width
         ray.first_row = tables.first_row[camera]

@@ -50,20 +50,22 @@ def build(real: type) -> Functions:
         arrow: wp.array(dtype=wp.int32)  # [head]
 
     @wp.kernel(module="unique")
-    def gather(world: World, tables: RigTables, heads: Heads, scratch: Scratch, which: int, first_world: int):
+    def gather(
+        world: World, tables: RigTables, heads: Heads, scratch: Scratch, agent: int, which: int, first_world: int
+    ):
         """Add the heads within sight to the prisms that `cull` has gathered; their slots are -1 - head."""
         w = wp.tid() + first_world
         if skipped(world, which, w):
             return
-        ce = f(world.cos_heading[w, 0])
-        se = f(world.sin_heading[w, 0])
+        ce = f(world.cos_heading[w, agent])
+        se = f(world.sin_heading[w, agent])
         jitter = column_functions.jitter_of(scratch, w)
         count = int(scratch.count[w])
         last = wp.min(count + max_heads, scratch.slot.shape[1])
         first = heads.first[world.map[w]]
         for head in range(first, heads.first[world.map[w] + 1]):
-            dx = f(heads.x[head] - world.x[w, 0])
-            dy = f(heads.y[head] - world.y[w, 0])
+            dx = f(heads.x[head] - world.x[w, agent])
+            dy = f(heads.y[head] - world.y[w, agent])
             if dx * dx + dy * dy < sight * sight and count < last:
                 forward = dx * ce + dy * se
                 right = dy * ce - dx * se

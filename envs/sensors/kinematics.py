@@ -91,10 +91,11 @@ def build(real: type) -> Functions:
 
     @wp.kernel(module="unique")
     def own_speed(world: World, observation: wp.array2d(dtype=wp.float32), which: int, first_world: int):
-        w = wp.tid() + first_world
+        w, a = wp.tid()
+        w = w + first_world
         if which == ended and world.terminated[w] + world.truncated[w] == 0:
             return
-        observation[w, 0] = wp.float32(world.speed[w, 0] / real(MAX_SPEED))
+        observation[w, a] = wp.float32(world.speed[w, a] / real(MAX_SPEED))
 
     return Functions(kinematics=kinematics, own_speed=own_speed)
 
@@ -125,16 +126,20 @@ class Kinematics:
 
 
 class OwnSpeed:
-    """The ego's speed as a share of 40 m/s, as a speedometer would tell it. Shape: (N, 1) float32."""
+    """The ego's speed as a share of 40 m/s, as a speedometer would tell it. Shape: (N, 1) float32, with several agents
+    (N, A, 1)."""
 
     def __init__(self, simulation):
         self._simulation = simulation
-        output = torch.zeros((simulation.num_worlds, 1), dtype=torch.float32, device=simulation.device)
+        agents = simulation.state.agents
+        shape = (agents, 1) if agents > 1 else (1,)
+        output = torch.zeros((simulation.num_worlds, *shape), dtype=torch.float32, device=simulation.device)
         self.outputs, self.finals = {"speed": output}, {"speed": torch.zeros_like(output)}
-        self.spaces = {"speed": spaces.Box(-2.0, 2.0, (1,), np.float32)}
+        self.spaces = {"speed": spaces.Box(-2.0, 2.0, shape, np.float32)}
         self.memory: dict[str, torch.Tensor] = {}
 
     def launches(self, which: int, restart: bool = False) -> list:
-        world = self._simulation.state.warp
-        output = wp.from_torch(self.outputs["speed"])
-        return [Launch(build(self._simulation.real).own_speed, (), (world, output, which))]
+        simulation = self._simulation
+        output = wp.from_torch(self.outputs["speed"].view(simulation.num_worlds, -1))
+        inputs = (simulation.state.warp, output, which)
+        return [Launch(build(simulation.real).own_speed, (simulation.state.agents,), inputs)]

@@ -63,12 +63,12 @@ def build(real: type, channels: tuple[str, ...], tiled: bool = False, signals: b
         key: wp.uint32
 
     @wp.func
-    def grain_of(world: wp.ref[World], scratch: wp.ref[Scratch], seed: wp.uint64, w: int) -> Grain:
+    def grain_of(world: wp.ref[World], scratch: wp.ref[Scratch], seed: wp.uint64, w: int, agent: int) -> Grain:
         grain = Grain()
         grain.deviation = scratch.look[w, NOISE]
         if grain.deviation > f(0.0):
             bits = random_bits(seed, world.world_id[w], world.episode[w], noise_purpose, world.episode_length[w])
-            grain.key = wp.uint32(bits >> wp.uint64(32))
+            grain.key = wp.uint32(bits >> wp.uint64(32)) + wp.uint32(agent) * mix_3
         return grain
 
     @wp.func
@@ -209,6 +209,7 @@ def build(real: type, channels: tuple[str, ...], tiled: bool = False, signals: b
         scratch: Scratch,
         seed: wp.array(dtype=wp.uint64),
         images: Images,
+        agent: int,
         which: int,
         first_world: int,
     ):
@@ -216,10 +217,10 @@ def build(real: type, channels: tuple[str, ...], tiled: bool = False, signals: b
         w = w + first_world
         if skipped(world, which, w):
             return
-        ray = column_functions.ray_of(tables, scratch, w, index)
+        ray = column_functions.ray_of(tables, scratch, w, agent, index)
         palette = light_functions.palette_of(scratch, w)
         footing = surface_functions.footing_of(world, terrain, ray)
-        grain = grain_of(world, scratch, seed[0], w)
+        grain = grain_of(world, scratch, seed[0], w, agent)
         shaded_from = f(1.0e9)  # the ground between these distances lies under a vehicle
         shaded_to = f(0.0)
         marked_from = f(1.0e9)  # the ground between these distances is a place to be reached
@@ -275,7 +276,7 @@ def build(real: type, channels: tuple[str, ...], tiled: bool = False, signals: b
                 facts = scratch.rows[w, ray.first_row + row]
                 t = facts[0]
                 if t > f(0.0):
-                    pixel = surface_functions.ground(terrain, palette, footing, facts)
+                    pixel = surface_functions.pixel_of(terrain, palette, footing, facts)
                     colour = pixel.colour
                     label = pixel.label
                     if t > marked_from and t < marked_to:

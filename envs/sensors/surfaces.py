@@ -9,7 +9,7 @@ import functools
 import warp as wp
 
 from envs.precision import Functions
-from envs.roads import tiles
+from envs.roads import ground, tiles
 from envs.sensors import columns, light
 from envs.state import world_struct
 
@@ -54,15 +54,15 @@ def of_texture(real: type) -> Functions:
     def footing_of(world: wp.ref[World], terrain: wp.ref[Ground], ray: Ray) -> Footing:
         footing = Footing()
         w = ray.world
-        c = f(world.cos_heading[w, 0])
-        s = f(world.sin_heading[w, 0])
+        c = f(world.cos_heading[w, ray.agent])
+        s = f(world.sin_heading[w, ray.agent])
         inverse = f(1.0) / terrain.texel
         # The texture repeats along x, so x is reduced where precision is still that of the simulation, and moved on by
         # many repeats, so that what lies behind has positive texels too.
         repeat = real(f(terrain.size_x) * terrain.texel)
-        x = world.x[w, 0] - wp.floor(world.x[w, 0] / repeat) * repeat + real(256.0) * repeat
+        x = world.x[w, ray.agent] - wp.floor(world.x[w, ray.agent] / repeat) * repeat + real(256.0) * repeat
         footing.x = (f(x) + ray.mount * c) * inverse
-        footing.y = (f(world.y[w, 0]) + ray.mount * s - terrain.origin) * inverse
+        footing.y = (f(world.y[w, ray.agent]) + ray.mount * s - terrain.origin) * inverse
         footing.along_x = (ray.forward * c - ray.right * s) * inverse
         footing.along_y = (ray.forward * s + ray.right * c) * inverse
         return footing
@@ -92,7 +92,22 @@ def of_texture(real: type) -> Functions:
         road = (here[0] + (there[0] - here[0]) * share) * wp.clamp(inside / extent, f(0.0), f(1.0))
         return wp.vec2f(road, here[1] + (there[1] - here[1]) * share)
 
-    return Functions(Ground=Ground, Footing=Footing, footing_of=footing_of, coverage=coverage)
+    @wp.func
+    def texel_at(terrain: wp.ref[Ground], footing: Footing, x: f, y: f, level: int) -> wp.vec2f:
+        """Road, and paint on it, in a square of about 2^level texels around a point; linear across the road."""
+        i = wp.min(level, terrain.levels_x - 1)
+        j = wp.min(level, terrain.levels_y - 1)
+        if y < f(0.0) or y >= f(terrain.size_y):
+            return wp.vec2f(f(0.0), f(0.0))
+        size_x = terrain.size_x >> i
+        size_y = terrain.size_y >> j
+        v = wp.clamp(y * wp.cast((127 - j) << 23, wp.float32) - f(0.5), f(0.0), f(size_y) - f(1.001))
+        ty = int(v)
+        tx = 2 * terrain.size_x - 2 * size_x + ((int(x) >> i) & (size_x - 1))
+        texel = tx * 2 * terrain.size_y + 2 * terrain.size_y - 2 * size_y + ty
+        return terrain.texels[texel] + (terrain.texels[texel + 1] - terrain.texels[texel]) * (v - f(ty))
+
+    return Functions(Ground=Ground, Footing=Footing, footing_of=footing_of, coverage=coverage, texel_at=texel_at)
 
 
 @functools.cache
@@ -131,12 +146,12 @@ def of_tiles(real: type) -> Functions:
         footing = Footing()
         w = ray.world
         number = world.map[w]
-        c = f(world.cos_heading[w, 0])
-        s = f(world.sin_heading[w, 0])
+        c = f(world.cos_heading[w, ray.agent])
+        s = f(world.sin_heading[w, ray.agent])
         inverse = f(1.0) / terrain.texel
         # From the map's corner, where precision is still that of the simulation.
-        footing.x = (f(world.x[w, 0] - terrain.corner[number, 0]) + ray.mount * c) * inverse
-        footing.y = (f(world.y[w, 0] - terrain.corner[number, 1]) + ray.mount * s) * inverse
+        footing.x = (f(world.x[w, ray.agent] - terrain.corner[number, 0]) + ray.mount * c) * inverse
+        footing.y = (f(world.y[w, ray.agent] - terrain.corner[number, 1]) + ray.mount * s) * inverse
         footing.along_x = (ray.forward * c - ray.right * s) * inverse
         footing.along_y = (ray.forward * s + ray.right * c) * inverse
         footing.columns = terrain.columns[number]
@@ -223,7 +238,12 @@ def of_tiles(real: type) -> Functions:
             )
         return seen * (part / f(255.0))
 
-    return Functions(Ground=Ground, Footing=Footing, footing_of=footing_of, coverage=coverage)
+    @wp.func
+    def texel_at(terrain: wp.ref[Ground], footing: Footing, x: f, y: f, level: int) -> wp.vec2f:
+        """Road, and paint on it, in a square of about 2^level texels around a point."""
+        return smooth(terrain, footing, x, y, level, level) * f(1.0 / 255.0)
+
+    return Functions(Ground=Ground, Footing=Footing, footing_of=footing_of, coverage=coverage, texel_at=texel_at)
 
 
 @functools.cache
@@ -233,7 +253,7 @@ def build(real: type, tiled: bool = False) -> Functions:
     Ground, Footing                         the ground of all worlds; a ray over that of one world
     footing_of(world, terrain, ray)         a column's ray over the ground
     coverage(terrain, footing, row)         shares of road, and of paint on it, in a pixel's footprint
-    ground(terrain, palette, footing, row)  the pixel
+    pixel_of(terrain, palette, footing, row)  the pixel
     """
     terrain_functions = of_tiles(real) if tiled else of_texture(real)
     Ground, Footing = terrain_functions.Ground, terrain_functions.Footing
@@ -248,7 +268,7 @@ def build(real: type, tiled: bool = False) -> Functions:
         label: wp.int32
 
     @wp.func
-    def ground(terrain: wp.ref[Ground], palette: Palette, footing: Footing, row: wp.vec4f) -> Pixel:
+    def pixel_of(terrain: wp.ref[Ground], palette: Palette, footing: Footing, row: wp.vec4f) -> Pixel:
         """The ground where a row's ray meets it; `row` is the survey's (distance, haze, footprint along, across)."""
         seen = coverage(terrain, footing, row)
         road = seen[0]
@@ -264,4 +284,28 @@ def build(real: type, tiled: bool = False) -> Functions:
             pixel.label = marking_class
         return pixel
 
-    return Functions(Ground=Ground, Footing=Footing, Pixel=Pixel, footing_of=footing_of, ground=ground)
+    return Functions(Ground=Ground, Footing=Footing, Pixel=Pixel, footing_of=footing_of, pixel_of=pixel_of)
+
+
+def table(simulation):
+    """The `Ground` of a simulation's worlds."""
+    if simulation.maps is None:
+        return _texture_table(simulation)
+    maps, device = tiles.of_networks(simulation.maps), simulation.warp_device
+    terrain = of_tiles(simulation.real).Ground()
+    terrain.texels = wp.array(maps.texels.reshape(-1, 2), dtype=wp.vec2ub, device=device)
+    terrain.corner = wp.array(maps.corner, dtype=simulation.real, device=device)
+    for name in ("index", "columns", "rows", "first"):
+        setattr(terrain, name, wp.array(getattr(maps, name), device=device))
+    terrain.texel = ground.TEXEL
+    return terrain
+
+
+def _texture_table(simulation):
+    texture = ground.of_parallel_road(simulation.scenario.road())
+    terrain = of_texture(simulation.real).Ground()
+    terrain.texels = wp.array(texture.texels.reshape(-1, 2), dtype=wp.vec2f, device=simulation.warp_device)
+    terrain.size_x, terrain.size_y = texture.size
+    terrain.levels_x, terrain.levels_y = (size.bit_length() for size in texture.size)
+    terrain.texel, terrain.origin = texture.texel, texture.origin
+    return terrain

@@ -3,7 +3,15 @@
 To add one: write its file, and add a line here.
 """
 
-from evaluation.metrics import collision, episode_return, lane_changes, speed, time_headway, time_to_collision
+from evaluation.metrics import (
+    collision,
+    episode_return,
+    lane_changes,
+    speed,
+    success,
+    time_headway,
+    time_to_collision,
+)
 from evaluation.metrics.base import Metric, Result
 from evaluation.trajectory import Trajectory
 
@@ -14,6 +22,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         collision.COLLISION,
+        success.SUCCESS,
         episode_return.RETURN,
         speed.MEAN_SPEED,
         speed.TRAFFIC_SPEED,

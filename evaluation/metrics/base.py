@@ -31,6 +31,7 @@ class Metric:
         threshold: a value below which an episode counts as critical, or None.
         source: of the formula and the threshold.
         digits: decimals to be shown.
+        everywhere: False where it is left out of a report in which it is valid in no episode.
     """
 
     name: str
@@ -43,3 +44,4 @@ class Metric:
     threshold: float | None = None
     source: str = ""
     digits: int = 2
+    everywhere: bool = True

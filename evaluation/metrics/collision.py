@@ -30,8 +30,8 @@ def impact_speed(trajectory: Trajectory) -> Result:
     at = (t.hit_frame, world)
     before = ((t.hit_frame - 1).clamp(min=0), world)
 
-    ego = Boxes(t.x[at][:, :1], t.y[at][:, :1], t.heading[at][:, :1], t.length[:, :1], t.width[:, :1])
-    apart = distance(ego, Boxes(t.x[at], t.y[at], t.heading[at], t.length, t.width))
+    ego = Boxes(t.x[at][:, :1], t.y[at][:, :1], t.heading[at][:, :1], t.length[at][:, :1], t.width[at][:, :1])
+    apart = distance(ego, Boxes(t.x[at], t.y[at], t.heading[at], t.length[at], t.width[at]))
     candidates = t.others[at]
     together = candidates & t.crashed[at] & ~t.crashed[before]
     candidates = torch.where(together.any(-1, keepdim=True), together, candidates)

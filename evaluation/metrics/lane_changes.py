@@ -7,13 +7,13 @@ from evaluation.trajectory import Trajectory
 
 
 def lane_changes(trajectory: Trajectory) -> Result:
-    """Number of frames in which the lane closest to the ego's centre is another than in the frame before.
+    """Number of frames in which the lane closest to the ego's centre is another than in the frame before; driving on
+    from a lane to the one that follows it is no change.
 
     A change that is taken back counts twice once the centre has crossed the line, and not at all before. No unit, no
     threshold. Always valid.
     """
-    lane = trajectory.lane[..., 0]
-    value = ((lane[1:] != lane[:-1]) & trajectory.driving[1:]).sum(0).float()
+    value = (trajectory.lane_changed & trajectory.driving[1:]).sum(0).float()
     return Result(value, torch.ones_like(value, dtype=torch.bool))
 
 
@@ -23,6 +23,6 @@ LANE_CHANGES = Metric(
     "",
     "mean",
     "",
-    "How often the centre of the ego crossed into another lane, in an episode.",
+    "How often the centre of the ego crossed into a lane beside its own, in an episode.",
     lane_changes,
 )

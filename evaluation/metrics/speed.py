@@ -18,7 +18,7 @@ def _mean(values: Tensor, counted: Tensor) -> Tensor:
 def _near(trajectory: Trajectory) -> Tensor:
     """True for other vehicles whose centre is within 100 m of the ego's. Shape: (T, N, V)."""
     distance = torch.hypot(trajectory.x - trajectory.x[..., :1], trajectory.y - trajectory.y[..., :1])
-    return trajectory.others & (distance <= NEAR)
+    return trajectory.traffic & (distance <= NEAR)
 
 
 def _around(trajectory: Trajectory) -> tuple[Tensor, Tensor]:

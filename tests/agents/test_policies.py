@@ -1,6 +1,7 @@
 """Policies by name, from a run directory and from the zoo."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from gymnasium import spaces
 
 import envs
 from agents import policies
+from agents.drivers import action_space
 from agents.features import encode
 from agents.networks import ActorCritic, policy_kwargs
 from envs.errors import UserError
@@ -141,3 +143,44 @@ def test_a_policy_of_another_scenario(run, monkeypatch):
     with pytest.raises(UserError, match="was trained on 'highway' and cannot drive 'town'"):
         policies.load(str(run[0]), "town")
     policies.load(str(run[0]), "highway-fast")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "shape"),
+    [("highway", ()), ("intersection", ()), ("intersection-multi-agent", (2,)), ("parking", (2,)), ("racetrack", (1,))],
+)
+def test_chance_takes_the_actions_of_every_scenario(scenario, shape):
+    driver = policies.load("random", scenario)
+    worlds = envs.make_vec(scenario, 4, device="cpu", observation="state")
+    assert action_space(worlds.scenario) == worlds.single_action_space
+    actions = driver.act({"x": torch.zeros(5000, 1)})
+    assert actions.shape == (5000, *shape)
+    if worlds.action_names:
+        assert actions.unique().tolist() == list(range(len(worlds.action_names)))
+    else:
+        assert -1 <= actions.min() < -0.99 and 0.99 < actions.max() <= 1 and actions.mean().abs() < 0.03
+    worlds.reset(seed=0)
+    worlds.step(actions[:4])
+    worlds.close()
+
+
+@pytest.mark.parametrize("scenario", ["parking", "lane-keeping"])
+def test_idm_needs_lanes_to_follow(scenario):
+    with pytest.raises(UserError, match=f"'idm' cannot drive '{scenario}'"):
+        policies.load("idm", scenario)
+
+
+def test_idm_takes_the_place_of_continuous_actions():
+    driver = policies.load("idm", "racetrack")
+    worlds = envs.make_vec("racetrack", 2, device="cpu", **driver.env_options)
+    obs, _ = worlds.reset(seed=0)
+    for _ in range(20):
+        obs, _, terminated, *_ = worlds.step(driver.act(obs))
+    assert not terminated.any() and (worlds.state.speed[:, 0] > 5).all()
+    worlds.close()
+
+
+def test_actions_are_described_and_found_again():
+    for space in (spaces.Discrete(3), spaces.Box(-1.0, 1.0, (2,))):
+        described = json.loads(json.dumps(policies.describe_actions(space)))
+        assert policies.actions_of(described) == space

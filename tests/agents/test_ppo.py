@@ -172,9 +172,7 @@ def test_saves_and_loads_as_stable_baselines3_does(balance, tmp_path):
     model.save(tmp_path / "model")
     again = PPO.load(tmp_path / "model", env=balance(4))
     obs = {"state": np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)}
-    np.testing.assert_array_equal(
-        model.predict(obs, deterministic=True)[0], again.predict(obs, deterministic=True)[0]
-    )
+    np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], again.predict(obs, deterministic=True)[0])
     again.learn(64, reset_num_timesteps=False)
     assert again.num_timesteps == 128
 

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 import envs
 from envs.errors import UserError
 from envs.sb3 import SB3VecEnv
+from envs.state import KINDS
 
 STATE, CONTINUOUS = {"observation": "state"}, {"observation": "state", "ego": "continuous"}
 
@@ -48,8 +49,10 @@ def episode(env: gymnasium.Env, seed: int | None) -> tuple[list[float], dict, bo
     while not (terminated or truncated):
         obs, reward, terminated, truncated, info = env.step(4)
         assert env.observation_space.contains(obs)
-        assert info.keys() == {"speed", "crashed"} and info["crashed"] == terminated
+        assert info.keys() - {"is_success"} == {"speed", "crashed"} and info["crashed"] == terminated
+        assert ("is_success" in info) == (terminated or truncated)
         rewards.append(reward)
+    assert info["is_success"] == (not info["crashed"])
     return rewards, obs, terminated, truncated
 
 
@@ -206,6 +209,50 @@ def test_vec_env_reports_episodes_as_monitor_does(make):
                 assert not np.array_equal(infos[k]["terminal_observation"]["state"], obs["state"][k])
                 ended, cut = ended + 1, cut + infos[k]["TimeLimit.truncated"]
     assert ended > cut > 0
+
+
+def test_success_is_to_reach_the_goal(make):
+    """A parking agent that stands still neither crashes nor succeeds; one on its spot does."""
+    worlds = make("parking-action-repeat", 2, observation="state")
+    env = SB3VecEnv(worlds)
+    env.reset()
+    state = worlds.state
+    for _ in range(19):
+        env.step(np.zeros((2, 2), dtype=np.float32))
+    goal = int((state.kind[1] == KINDS["landmark"]).nonzero()[0])
+    for name in ("x", "y", "heading", "cos_heading", "sin_heading"):
+        state.tensors[name][1, 0] = state.tensors[name][1, goal]
+    _, _, dones, infos = env.step(np.zeros((2, 2), dtype=np.float32))
+    assert dones.all()
+    assert [info["is_success"] for info in infos] == [False, True]
+    assert [info["crashed"] for info in infos] == [False, False]
+
+
+@pytest.mark.parametrize("scenario", ["racetrack", "parking", "lane-keeping", "intersection-continuous", "exit"])
+def test_vec_env_takes_every_kind_of_action(make, scenario):
+    env = SB3VecEnv(make(scenario, 3, observation="state"))
+    env.reset()
+    env.action_space.seed(0)
+    for _ in range(3):
+        obs, rewards, _, _ = env.step(np.stack([env.action_space.sample() for _ in range(3)]))
+    assert all(env.observation_space[name].contains(rows[0]) for name, rows in obs.items())
+    assert np.isfinite(rewards).all()
+
+
+def test_vec_env_refuses_several_agents(make):
+    with pytest.raises(UserError, match="envs.pettingzoo"):
+        SB3VecEnv(make("intersection-multi-agent", 2, observation="state"))
+
+
+def test_vector_env_passes_several_agents_on():
+    env = gymnasium.make_vec("lanewise/parking-v0", num_envs=3, observation="state", agents=2, device="cpu")
+    obs, _ = env.reset(seed=0)
+    assert obs["observation"].shape == (3, 2, 6)
+    assert env.single_action_space.shape == (2, 2)
+    _, reward, _, _, info = env.step(env.action_space.sample())
+    assert reward.shape == (3,)
+    assert info["agent_reward"].shape == info["agent_finished"].shape == (3, 2)
+    env.close()
 
 
 def test_seeding_a_vec_env(vec):

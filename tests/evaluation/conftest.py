@@ -38,6 +38,7 @@ class FakeWorlds:
             length=torch.full((num_worlds, 3), 5.0),
             width=torch.full((num_worlds, 3), 2.0),
             height=torch.full((num_worlds, 3), 1.5),
+            form=torch.zeros(num_worlds, 3, dtype=torch.int32),
             time=torch.zeros(num_worlds),
         )
 

@@ -89,6 +89,8 @@ def describe(path) -> tuple[tuple[int, int], int]:
         (["--policy", "idm", "--episodes", "0"], "at least 1"),
         (["--policy", "idm", "--seed", "-1"], "cannot be negative"),
         (["--policy", "idm", "--baselines", "nobody"], "nobody"),
+        (["--policy", "idm", "--env", "parking"], "'idm' cannot drive 'parking'"),
+        (["--policy", "zoo/highway-ppo", "--env", "merge"], "cannot drive 'merge'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
@@ -98,6 +100,17 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and message in said[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_goals_are_reported(tmp_path, monkeypatch, capsys):
+    common = "--policy", "random", "--device", "cpu", "--episodes", 3
+    run(*common, "--env", "parking-action-repeat", "--keep", 0, "--out", tmp_path / "out", monkeypatch=monkeypatch)
+    printed = capsys.readouterr().out
+    assert "It reached the goal in 0 of 3 episodes" in printed and "Goal reached" in printed
+    found = json.loads((tmp_path / "out/results.json").read_text())
+    assert [policy["name"] for policy in found["policies"]] == ["random"]  # idm is no baseline here
+    assert found["policies"][0]["summary"]["success"]["n"] == 3
+    assert "Goal reached, with 95 % interval" in (tmp_path / "out/report.html").read_text()
 
 
 def test_a_full_disk_replaces_nothing(tmp_path, monkeypatch, capsys):

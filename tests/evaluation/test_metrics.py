@@ -35,17 +35,18 @@ def drive(*vehicles: dict, frames: int = 21, crashed: dict[int, int] | None = No
     since = torch.full((len(vehicles),), frames + 1)
     for slot, frame in (crashed or {}).items():
         since[slot] = frame
-    size = torch.ones(1, len(vehicles))
+    size = torch.ones(frames, 1, len(vehicles))
     return Trajectory(
         **{name: stack(name).float() for name in ("x", "y", "speed", "heading")},
         acceleration=torch.zeros(frames, 1, len(vehicles)),
         lane=stack("lane"),
         target_lane=stack("lane"),
         crashed=(torch.arange(frames)[:, None] >= since)[:, None],
-        present=stack("present"),
+        kind=stack("present").int(),
         length=5 * size,
         width=2 * size,
         height=1.5 * size,
+        form=torch.zeros_like(size),
         frames=torch.tensor([frames]),
         actions=torch.zeros(2, 1, dtype=torch.int64),
         rewards=torch.ones(2, 1),

@@ -6,7 +6,10 @@ import pytest
 import safetensors.numpy
 import torch
 
+import envs
+from agents import policies
 from envs.errors import UserError
+from envs.scene import Scene
 from evaluation import replay
 from evaluation.recorder import record
 
@@ -26,7 +29,7 @@ def test_a_replay_is_one_world_up_to_its_end(recorded):
     assert len(found) == 21 and len(found.actions) == len(found.rewards) == 4
     assert np.array_equal(found.x, trajectory.x[:21, 1].numpy())
     assert found.crashed[16].tolist() == [False] * 3 and found.crashed[17].tolist() == [True, True, False]
-    assert found.present[0].tolist() == [True, True, False]
+    assert found.kind[0].tolist() == [2, 1, 0]
     assert np.array_equal(found.camera[2], trajectory.camera[2, 1].permute(1, 2, 0).numpy())
     assert [found.step(frame) for frame in (0, 4, 5, 19, 20)] == [0, 0, 1, 3, 3]
 
@@ -84,3 +87,49 @@ def test_a_replay_of_another_format_is_named_as_such(recorded, tmp_path, monkeyp
     monkeypatch.undo()
     with pytest.raises(UserError, match="another version"):
         replay.load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["crossing", "intersection-signals", "parking"])
+def test_a_replay_shows_what_the_worlds_showed(name, tmp_path):
+    """People, vans, signals, walls and marks on the ground, on the map that the episode began on."""
+    driver = policies.load("random", scenario=name)
+    worlds = envs.make_vec(name, 2, device="cpu", **driver.env_options)
+    worlds.reset(seed=4, first_world=7)
+    seen = [Scene.of(worlds, 1)]
+
+    class Watching:
+        act, name, reset = driver.act, driver.name, driver.reset
+
+    original = worlds.step
+
+    def step(actions, on_frame):
+        def both():
+            on_frame()
+            seen.append(Scene.of(worlds, 1))
+
+        return original(actions, on_frame=both)
+
+    worlds.step = step
+    trajectory = record(worlds, Watching(), seed=4, first=7)
+    replay.save(replay.of(trajectory, 1, worlds, name, {}), tmp_path / "a.safetensors")
+    worlds.close()
+    again = replay.load(tmp_path / "a.safetensors")
+    for frame in (0, 1, len(again) // 2, len(again) - 1):
+        shown, scene = again.scene(frame), seen[frame]
+        names = (
+            "present",
+            "form",
+            "length",
+            "width",
+            "height",
+            "x",
+            "y",
+            "lane",
+            "target_lane",
+            "signals",
+            "map",
+            "roads",
+        )
+        for field in names:
+            assert np.allclose(getattr(shown, field), getattr(scene, field), atol=1e-4), (frame, field)
+        assert len(shown.paved) == len(scene.paved) and shown.crossings == scene.crossings

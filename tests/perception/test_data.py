@@ -101,3 +101,33 @@ def test_idm_is_named_by_the_action_that_would_have_done_the_same():
         change = engine.idm.state.speed[:, 0] - speed
         assert (actions[same & (moved == 0) & (change > 1)] == FASTER).all()
         assert (actions[same & (moved == 0) & (change.abs() <= 1)] == IDLE).all()
+
+
+@pytest.mark.parametrize("scenario", ["merge", "intersection", "racetrack", "parking"])
+def test_every_kind_of_scenario_can_be_filmed(scenario):
+    """Five, three, steering, throttle and steering: whatever is done has the name of one of five meta-actions."""
+    engine = DrivingData(scenario, 8, "cpu")
+    drive = engine.collect(8)
+    assert drive.actions.shape == (8, 8) and 0 <= drive.actions.min() and drive.actions.max() < engine.num_actions == 5
+    if scenario == "intersection":
+        assert not ((drive.actions == LEFT) | (drive.actions == RIGHT)).any()
+    state = {name: value.clone() for name, value in engine.state().items()}
+    expected = engine.collect(3)
+    engine.set_state(state)
+    assert torch.equal(engine.collect(3).images, expected.images)
+    engine.close()
+
+
+def test_the_cautious_driver_of_a_network_looks_along_its_lane():
+    env = envs.make_vec("roundabout", num_worlds=4, device="cpu", observation="state")
+    env.reset(seed=0)
+    s = env.state
+    s.lane[:], s.lane_s[:], s.speed[:, 0] = 99, 0.0, 20.0
+    s.lane[:3, :2] = 5
+    s.lane_s[:, 1] = torch.tensor([20.0, 40.0, 80.0, 20.0])
+    s.speed[:, 1] = 20.0
+    s.kind[:, 1] = 1
+    s.kind[:, 2:] = 0
+    s.lane[3, 0] = 5
+    assert cautious(env).tolist() == [SLOWER, IDLE, FASTER, FASTER]
+    env.close()

@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 import torch
 
+import envs
 from perception import probes
 from perception.probes import Frames, Label
 
@@ -131,3 +132,35 @@ def test_relative_speed_is_not_asked_of_a_stack_of_one_frame():
     env = road((100.0, 4.0, 25.0), (120.0, 4.0, 20.0))
     env.state.time[:] = 0
     assert read(env)["lead_speed"] is None
+
+
+def test_labels_on_a_network_follow_the_lanes():
+    env = envs.make_vec("merge", num_worlds=1, device="cpu", observation="state")
+    env.reset(seed=0)
+    s, network = env.state, env.road
+    left, right = network.number(("a", "b", 0)), network.number(("a", "b", 1))
+    s.kind[:, 1:] = 0
+    s.lane[0, 0], s.lane_s[0, 0], s.lane_r[0, 0], s.time[:] = right, 30.0, 0.5, 5.0
+    for slot, (lane, along, speed, kind) in enumerate(
+        [(right, 65.0, 20.0, 1), (left, 35.0, 25.0, 1), (right, 50.0, 0.0, 5)]
+    ):
+        s.lane[0, slot + 1], s.lane_s[0, slot + 1], s.speed[0, slot + 1] = lane, along, speed
+        s.kind[0, slot + 1] = kind
+    s.speed[0, 0] = 25.0
+    s.length[:] = 5.0
+    found = probes.labels(env)
+    said = {name: float(label.value) if label.mask else None for name, label in found.items()}
+    assert said["lead_presence"] == 1 and said["lead_distance"] == pytest.approx(30.0)  # an obstacle is no car
+    assert said["lead_speed"] == pytest.approx(-5.0) and said["left_beside"] == 1 and said["left_ahead"] == 0
+    assert said["right_ahead"] is None and said["lane"] == 1 and said["lane_offset"] == pytest.approx(0.5)
+    # 20 m before the end of the road nothing can be said of what is beyond.
+    s.lane_s[0, 0] = network.lane(("a", "b", 1)).length - 20
+    assert not probes.labels(env)["lead_presence"].mask
+    env.close()
+
+
+def test_where_nobody_drives_on_lanes_there_are_no_labels():
+    env = envs.make_vec("parking", num_worlds=3, device="cpu", observation="state")
+    env.reset(seed=0)
+    assert not any(label.mask.any() for label in probes.labels(env).values())
+    env.close()

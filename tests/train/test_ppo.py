@@ -14,6 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import envs
 from agents import checkpoint, policies
 from envs.errors import UserError
 from envs.sensors.rig import FRONT, SURROUND
@@ -153,6 +154,7 @@ def test_a_finished_run_has_nothing_to_resume(whole, capsys):
     ("changes", "message"),
     [
         ({"env": "higway"}, "did you mean 'highway'"),
+        ({"env": "intersection-multi-agent"}, "has 2 agents a world"),
         ({"observation": "lidar"}, "unknown observation 'lidar'"),
         ({"num_worlds": -4}, "--num-worlds must be at least 1, not -4"),
         ({"minibatches": 3}, "cannot be cut into 3 equal --minibatches"),
@@ -216,3 +218,45 @@ def test_pixels_end_to_end_and_through_a_frozen_encoder(tmp_path):
         assert policy.env_options["observation"] == "camera"
         obs = {"camera": torch.randint(0, 256, (3, 6, 64, 96), dtype=torch.uint8), "speed": torch.rand(3, 1)}
         torch.testing.assert_close(policy.explain(obs)["probabilities"].sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "observation"),
+    [
+        ("roundabout", "state"),  # five meta-actions
+        ("intersection", "state"),  # three
+        ("lane-keeping", "state"),  # steering; three vectors are observed
+        ("parking", "state"),  # throttle and steering; what is and what is to be
+        ("racetrack", "camera"),
+    ],
+)
+def test_every_kind_of_scenario(tmp_path, scenario, observation):
+    settings = {"env": scenario, "observation": observation, "encoder": "none", "total_steps": 192, "hidden": (16, 16)}
+    run = ppo.train(dataclasses.replace(SMALL, **settings, out=tmp_path / "run"))
+    assert len(rows(run)) == 3
+    policy = policies.load(str(run), scenario)
+    worlds = envs.make_vec(scenario, 3, device="cpu", **policy.env_options)
+    obs, _ = worlds.reset(seed=0)
+    actions = policy.act(obs)
+    assert actions.shape == (3, *worlds.single_action_space.shape)
+    assert torch.equal(actions, policy.act(obs))
+    if not worlds.action_names:
+        assert actions.abs().max() <= 1
+    worlds.step(actions)
+    explained = policy.explain(obs)
+    assert explained["value"].shape == (3,)
+    assert ("probabilities" in explained) == bool(worlds.action_names)
+    worlds.close()
+
+
+def test_continuous_actions_are_the_middle_of_what_was_learnt(tmp_path):
+    """The policy read back acts as the network in training does without noise, inside the bounds."""
+    settings = {"env": "parking", "total_steps": 64, "hidden": (16, 16)}
+    run = ppo.train(dataclasses.replace(SMALL, **settings, out=tmp_path / "run"))
+    policy = policies.load(str(run), "parking")
+    with torch.no_grad():
+        policy.network.action_net.bias += torch.tensor([5.0, 0.0])
+    obs = {name: torch.rand(4, 6) for name in ("achieved_goal", "desired_goal", "observation")}
+    middle = policy.network.get_distribution(obs).distribution.mean
+    torch.testing.assert_close(policy.act(obs), middle.clamp(-1, 1))
+    assert (policy.act(obs)[:, 0] == 1).all()

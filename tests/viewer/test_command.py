@@ -16,6 +16,7 @@ def call(monkeypatch, *args: str) -> None:
     [
         (("--env", "highwy"), "did you mean 'highway'"),
         (("--policy", "nobody"), "unknown policy 'nobody'"),
+        (("--env", "parking", "--policy", "idm"), "'idm' cannot drive 'parking'"),
         (("--seed", "-1"), "--seed cannot be negative"),
         (("--replay", "nowhere.safetensors"), "there is no replay nowhere.safetensors"),
         (("--record", "film.gif"), "--record must be an mp4 file"),

@@ -5,7 +5,7 @@ import torch
 import envs
 from envs.scene import Scene
 from viewer.film import Film
-from viewer.session import HOLD, Recording
+from viewer.session import HOLD, Live, Recording
 
 DECISION = 1.0  # [s], in highway-fast
 LANE_RIGHT, FASTER = 2, 3
@@ -150,3 +150,64 @@ def test_film_shows_what_the_policy_sees(live, always):
         session.step(session.frames_per_step)  # its first moment has the picture of its start
         session.step(session.frames_per_step, forward=False)
     film.close()
+
+
+@pytest.fixture
+def scenario():
+    """Makes live sessions of any scenario with a person at the wheel, and closes them."""
+    made = []
+
+    def make(name: str) -> Live:
+        made.append(Live(envs.make_vec(name, 1, device="cpu", observation="state"), None, 5))
+        return made[-1]
+
+    yield make
+    for session in made:
+        session.close()
+
+
+def test_a_person_drives_with_pedals(scenario):
+    session = scenario("parking")
+    assert session.now().action.tolist() == [0, 0]
+    session.held = (1.0, -1.0)
+    taken = []
+    for _ in range(5):
+        session.step(session.frames_per_step)
+        session.step(1)
+        taken.append(session.now().action.tolist())
+    # 1.5 a second, decided upon five times a second; what stands still cannot turn.
+    assert taken[:4] == [pytest.approx([0.3 * k, -0.3 * k]) for k in (1, 2, 3)] + [[1.0, -1.0]]
+    assert session.now().scene.speed[0] > 1 and session.now().scene.heading[0] != 0
+    session.held = (-1.0, 0.0)
+    session.step(session.frames_per_step)
+    session.step(1)
+    assert session.now().action.tolist() == pytest.approx([-0.3, 0.0])
+
+
+def test_a_person_steers_where_that_is_all(scenario):
+    session = scenario("racetrack")
+    session.held = (1.0, 1.0)
+    session.step(session.frames_per_step)
+    session.step(1)
+    assert session.now().action.tolist() == pytest.approx([0.3])
+
+
+def test_a_person_chooses_among_three(scenario):
+    session = scenario("intersection")
+    assert session.action_names[session.now().action] == "IDLE"
+    session.wish = session.action_names.index("SLOWER")
+    session.step(session.frames_per_step)
+    session.step(1)
+    assert session.action_names[session.now().action] == "SLOWER"
+
+
+@pytest.mark.parametrize("name", ["crossing", "intersection-signals", "parking"])
+def test_film_shows_every_scenario_as_it_is(name):
+    """People, signals and marks on the ground stand where the policy's camera sees them."""
+    worlds = envs.make_vec(name, 1, device="cpu", frames=1)
+    obs, _ = worlds.reset(seed=3, first_world=2)
+    film = Film(name, "surround")
+    picture = film.picture(Scene.of(worlds), (3, 2, 0)).astype(int)
+    assert np.abs(picture - obs["camera"][0].permute(1, 2, 0).numpy()).mean() < 0.05
+    film.close()
+    worlds.close()

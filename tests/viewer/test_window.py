@@ -3,7 +3,8 @@ import numpy as np
 import pygame
 import pytest
 
-from viewer.session import Recording
+import envs
+from viewer.session import Live, Recording
 from viewer.stage import SIZE
 from viewer.window import Window
 
@@ -86,6 +87,25 @@ def test_the_arrows_steer_only_at_the_wheel(window, live):
     assert one.session.wish == 3
     press(one, pygame.K_w)
     assert not one.session.human
+
+
+def release(window: Window, key: int) -> None:
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=key, mod=0))
+    window.frame(0.0)
+
+
+@pytest.mark.parametrize("name", ["parking", "intersection"])
+def test_the_arrows_are_pedals_or_what_there_is(window, name):
+    session = Live(envs.make_vec(name, 1, device="cpu", observation="state"), None, 5)
+    one = window(session)
+    press(one, pygame.K_UP, pygame.K_LEFT)
+    if name == "parking":
+        assert session.held == (1.0, -1.0)
+        release(one, pygame.K_UP)
+        assert session.held == (0.0, -1.0)
+    else:
+        assert session.action_names[session.wish] == "FASTER" and "only go faster or slower" in one._message
+    session.close()
 
 
 def test_a_recording_is_sought_with_arrows_and_mouse(window, replay):

@@ -1,0 +1,234 @@
+"""People in a town: on the crossings around the ego, where it will meet them.
+
+Who has walked across, and who is far from the ego, goes to another crossing that is not so far from it. On a zebra
+people want to cross after a while, and drivers give way. Where signals stop the traffic of an arm they set out while
+its light is red, and whoever turns into that arm waits for them.
+"""
+
+import functools
+
+import numpy as np
+import warp as wp
+
+from envs import random
+from envs.physics import idm, walkers
+from envs.precision import Functions
+from envs.roads.network import RoadNetwork
+from envs.roads.signals import RED
+from envs.scenarios import placing
+from envs.state import WALKER, world_struct
+
+DRAWS = 16  # random numbers for one person's errand
+NEAR, FAR = 40.0, 160.0  # m from the ego: crossings that people are sent to, seen from there
+BEHIND_KERB, SPREAD = 0.6, 1.5  # m: where people stand, and how far from the middle of the strip
+PATIENCE = 12.0  # s, the longest that somebody stands at a zebra without wanting to cross
+POST = 6.0  # m between the end of a crossing and the signal beside it
+# Right of way on a zebra: who is so close to the ego's way [m], or has waited so long [s] that it could have stopped.
+CLOSE, WAITED, STRIP = 3.0, 13.9 / walkers.COMFORT, 2.0
+
+
+def table(networks: list[RoadNetwork]) -> dict[str, np.ndarray]:
+    """The crossings of several maps.
+
+    Returns:
+        walk: where each crossing begins and ends, x, y, x, y [m]. Shape: (crossings, 4).
+        zebra: whether it is painted.
+        head: the map's signal head beside it, -1 for none.
+        first_walk: where each map's crossings begin. Shape: (maps + 1,).
+    """
+    crossings = [crossing for network in networks for crossing in network.crossings]
+    heads = [_head(network, crossing) for network in networks for crossing in network.crossings]
+    return {
+        "walk": np.array([(*crossing.start, *crossing.end) for crossing in crossings]).reshape(-1, 4),
+        "zebra": np.array([crossing.zebra for crossing in crossings], dtype=np.int32),
+        "head": np.array(heads, dtype=np.int32),
+        "first_walk": np.cumsum([0, *(len(network.crossings) for network in networks)]).astype(np.int32),
+    }
+
+
+def _head(network: RoadNetwork, crossing) -> int:
+    if crossing.zebra or not network.signals:
+        return -1
+    ends = np.array([crossing.start, crossing.end])
+    posts = np.array([signal.place for signal in network.signals])
+    away = np.hypot(*(posts[:, None] - ends).transpose(2, 0, 1)).min(axis=1)
+    return int(away.argmin()) if away.min() < POST else -1
+
+
+@functools.cache
+def build(real: type, road_functions, action_functions) -> Functions:
+    """Warp functions over the last `count` slots of a world. `task` is a struct with the arrays of `table`.
+
+    assemble(world, road, task, seed, w, count)     put people there, as an episode begins
+    stroll(world, road, task, seed, w, count)       a policy step of what they want
+    cuts_in(world, w)                               whether the ego passes a zebra in front of who goes first
+    """
+    World, Road = world_struct(real), road_functions.Road
+    setting = placing.build(real, road_functions, action_functions)
+    people = walkers.build(real, road_functions, idm.build(real))
+    draw = random.build(real)
+    uniform, below, normal = draw.uniform, draw.below, draw.normal
+    initial, later, draws = random.SPAWN, random.TRAFFIC, DRAWS
+    walker, red, adult, waits, walks = WALKER, RED, walkers.ADULT, walkers.WAITS, walkers.WALKS
+    near, far, back, spread, patience = (real(k) for k in (NEAR, FAR, BEHIND_KERB, SPREAD, PATIENCE))
+    mean, deviation = (real(k) for k in walkers.ADULT_SPEED)
+    most_deviations, start_up = real(walkers.MAX_DEVIATIONS), real(walkers.START_UP)
+    close, waited, strip = real(CLOSE), real(WAITED), real(STRIP)
+    zero, half, one, two, there = real(0.0), real(0.5), real(1.0), real(2.0), real(0.05)
+
+    @wp.func
+    def from_ego(world: wp.ref[World], w: int, x: real, y: real) -> real:
+        dx = x - world.x[w, 0]
+        dy = y - world.y[w, 0]
+        return wp.sqrt(dx * dx + dy * dy)
+
+    @wp.func
+    def walk_near(
+        world: wp.ref[World],
+        walk: wp.array2d(dtype=real),
+        first: int,
+        last: int,
+        seed: wp.uint64,
+        w: int,
+        purpose: int,
+        index: int,
+    ) -> int:
+        """One of the crossings around the ego, of all where there is none."""
+        count = int(0)
+        for k in range(first, last):
+            away = from_ego(world, w, walk[k, 0], walk[k, 1])
+            if away > near and away < far:
+                count = count + 1
+        id = world.world_id[w]
+        if count == 0:
+            return first + below(seed, id, world.episode[w], purpose, index, last - first)
+        chosen = below(seed, id, world.episode[w], purpose, index, count)
+        for k in range(first, last):
+            away = from_ego(world, w, walk[k, 0], walk[k, 1])
+            if away > near and away < far:
+                if chosen == 0:
+                    return k
+                chosen = chosen - 1
+        return first
+
+    @wp.func
+    def send(
+        world: wp.ref[World],
+        road: wp.ref[Road],
+        walk: wp.array2d(dtype=real),
+        zebra: wp.array(dtype=wp.int32),
+        first: int,
+        last: int,
+        seed: wp.uint64,
+        w: int,
+        j: int,
+        purpose: int,
+        index: int,
+    ):
+        """Put a person at one end of a crossing, on the way to the other."""
+        id = world.world_id[w]
+        episode = world.episode[w]
+        k = walk_near(world, walk, first, last, seed, w, purpose, index)
+        dx = walk[k, 2] - walk[k, 0]
+        dy = walk[k, 3] - walk[k, 1]
+        length = wp.sqrt(dx * dx + dy * dy)
+        side = wp.where(uniform(seed, id, episode, purpose, index + 1) < half, one, -one)
+        c = side * dx / length
+        s = side * dy / length
+        aside = spread * (two * uniform(seed, id, episode, purpose, index + 2) - one)
+        reach = half * length + back
+        x = half * (walk[k, 0] + walk[k, 2]) - aside * s
+        y = half * (walk[k, 1] + walk[k, 3]) + aside * c
+        away = wp.clamp(normal(seed, id, episode, purpose, index + 3), -most_deviations, most_deviations)
+        setting.put(world, road, w, j, walker, x - reach * c, y - reach * s, wp.atan2(s, c), zero)
+        speed = mean + deviation * away
+        people.send(world, w, j, adult, x + reach * c, y + reach * s, speed, waits, start_up)
+        world.yields[w, j] = zebra[k]
+        world.patience[w, j] = patience * uniform(seed, id, episode, purpose, index + 4)
+
+    @wp.func
+    def assemble(
+        world: wp.ref[World],
+        road: wp.ref[Road],
+        walk: wp.array2d(dtype=real),
+        zebra: wp.array(dtype=wp.int32),
+        first_walk: wp.array(dtype=wp.int32),
+        seed: wp.uint64,
+        w: int,
+        count: int,
+    ):
+        first = first_walk[world.map[w]]
+        last = first_walk[world.map[w] + 1]
+        for j in range(world.slots - count, world.slots):
+            if last > first:
+                send(world, road, walk, zebra, first, last, seed, w, j, initial, 10000 + draws * j)
+
+    @wp.func
+    def awaits_red(
+        world: wp.ref[World],
+        walk: wp.array2d(dtype=real),
+        head: wp.array(dtype=wp.int32),
+        first: int,
+        last: int,
+        w: int,
+        j: int,
+    ) -> bool:
+        """Whether somebody stands at a crossing whose arm has no red light now."""
+        for k in range(first, last):
+            if head[k] >= 0:
+                for e in range(2):
+                    dx = world.x[w, j] - walk[k, 2 * e]
+                    dy = world.y[w, j] - walk[k, 2 * e + 1]
+                    if wp.abs(dx) < two and wp.abs(dy) < two:
+                        return world.signal[w, head[k]] != red
+        return False
+
+    @wp.func
+    def stroll(
+        world: wp.ref[World],
+        road: wp.ref[Road],
+        walk: wp.array2d(dtype=real),
+        zebra: wp.array(dtype=wp.int32),
+        head: wp.array(dtype=wp.int32),
+        first_walk: wp.array(dtype=wp.int32),
+        seed: wp.uint64,
+        w: int,
+        count: int,
+    ):
+        first = first_walk[world.map[w]]
+        last = first_walk[world.map[w] + 1]
+        if last == first:
+            return
+        people.decide(world, w)
+        for j in range(world.slots - count, world.slots):
+            mode = world.route_at[w, j]
+            away = from_ego(world, w, world.x[w, j], world.y[w, j])
+            dx = world.goal_x[w, j] - world.x[w, j]
+            dy = world.goal_y[w, j] - world.y[w, j]
+            done = mode == walks and wp.abs(dx) + wp.abs(dy) < there
+            if (done and away > near) or (away > far and (done or mode == waits)):
+                index = 20000 + draws * (world.episode_length[w] * world.slots + j)
+                send(world, road, walk, zebra, first, last, seed, w, j, later, index)
+            elif mode == waits and world.yields[w, j] == 0:
+                if awaits_red(world, walk, head, first, last, w, j):
+                    world.patience[w, j] = wp.max(world.patience[w, j], one)
+                else:
+                    world.patience[w, j] = zero
+
+    @wp.func
+    def cuts_in(world: wp.ref[World], w: int) -> bool:
+        if world.speed[w, 0] <= one:
+            return False
+        j = world.slots - 1
+        while j >= 0 and world.kind[w, j] == walker:
+            place = people.meeting(world, w, j, 0)
+            if world.yields[w, j] != 0 and wp.abs(place[0]) < half * world.length[w, 0] + strip:
+                if world.route_at[w, j] == waits:
+                    if -world.patience[w, j] > waited:
+                        return True
+                elif place[1] < close:
+                    return True
+            j = j - 1
+        return False
+
+    return Functions(assemble=assemble, stroll=stroll, cuts_in=cuts_in)
