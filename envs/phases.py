@@ -127,7 +127,6 @@ def driving(real: type, road_module) -> Functions:
     Road, Driver, Controls = road_functions.Road, driver_law.Driver, act.Controls
     idm_kind, meta_kind, plain_kind, dynamic_kind, obstacle = IDM, META, PLAIN, DYNAMIC, OBSTACLE
     look_ahead, ended = real(control.LOOK_AHEAD), ENDED
-    collide = contact.collide if road_module.SORTED else contact.collide_any
     rules = (unruled if road_module.SORTED else ruled).build(real, road_functions, driver_law)
     walker = WALKER
 
@@ -194,6 +193,10 @@ def driving(real: type, road_module) -> Functions:
     if road_module.SORTED:
 
         @wp.func
+        def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
+            contact.collide(world, w, i, dt)
+
+        @wp.func
         def foresee(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
             return
 
@@ -208,6 +211,10 @@ def driving(real: type, road_module) -> Functions:
     else:
         regulation = right_of_way.build(real, road_functions, dynamic_motion)
         foresee, give_way = regulation.predict, regulation.enforce
+
+        @wp.func
+        def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
+            contact.collide_any(world, w, i, dt, road.longest)
 
         @wp.func
         def is_due(world: wp.ref[World], road: wp.ref[Road], w: int) -> bool:
@@ -247,7 +254,7 @@ def driving(real: type, road_module) -> Functions:
                 move(world, road, w, i, dt)
             road_functions.sort(world, w)
             for i in range(world.slots):
-                collide(world, w, i, dt)
+                collide(world, road, w, i, dt)
 
     @wp.kernel(module="unique")
     def begin_step(
@@ -306,10 +313,10 @@ def driving(real: type, road_module) -> Functions:
         road_functions.sort(world, wp.tid() + first_world)
 
     @wp.kernel(module="unique")
-    def collide_vehicles(world: World, dt: real, which: int, first_world: int):
+    def collide_vehicles(world: World, road: Road, dt: real, which: int, first_world: int):
         w, i = wp.tid()
         if not skipped(world, which, w + first_world):
-            collide(world, w + first_world, i, dt)
+            collide(world, road, w + first_world, i, dt)
 
     return Functions(
         Road=Road,

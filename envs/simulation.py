@@ -130,6 +130,7 @@ class Simulation:
         """Fill the structs that kernels receive."""
         scenario, k = self.scenario, self.kernels
         if self.maps:
+            self.road.longest = scenario.longest / 2
             self.road.unused = int(not scenario.uses_lanes)
         if scenario.regulated:
             self.road.yield_period = int(scenario.simulation_frequency / right_of_way.FREQUENCY)
@@ -171,7 +172,7 @@ class Simulation:
             *regulation,
             Launch(k.move_vehicles, slots, (world, self.road, dt, which)),
             Launch(k.sort_vehicles, (), (world,)),
-            Launch(k.collide_vehicles, slots, (world, dt, which)),
+            Launch(k.collide_vehicles, slots, (world, self.road, dt, which)),
         ]
         return self.begin_phases() * takes_action + frame * frames
 

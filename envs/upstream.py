@@ -110,7 +110,11 @@ def scenario_of(env: gymnasium.Env) -> Scenario:
         "route_steps": max([1, *(len(getattr(vehicle, "route", None) or ()) for vehicle in road.vehicles)]),
         "network": network_of(road.network),
     }
-    return make(env, config, common)
+    scenario = make(env, config, common)
+    longest = max(thing.diagonal for thing in [*road.vehicles, *road.objects])
+    if longest > scenario.longest:
+        raise UserError(f"something {longest:.0f} m long cannot be imported: at most {scenario.longest:g} m")
+    return scenario
 
 
 def _reals(config: dict, *names: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ videos/*.mp4 and replays/*.safetensors.
 """
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -13,20 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-import envs
 from agents import policies
 from agents.drivers import drives_itself
 from envs import scenarios
 from envs.errors import UserError, exit_on_user_error
 from envs.files import write
 from envs.simulation import resolve_device
-from evaluation import replay
+from evaluation import backends, replay
 from evaluation.recorder import HELD_OUT_SEED
 from evaluation.report import html_report, rich_table, verdict
 from evaluation.results import Outcome, Setting, document, evaluate, write_json, write_parquet
@@ -64,6 +63,7 @@ def main() -> None:
     if args.seed < 0 or args.keep < 0:
         raise UserError("--seed and --keep cannot be negative")
     scenario = scenarios.get(args.env)  # an unknown name ends it here
+    backends.check(args.backend, args.env)
     baselines = args.baselines
     if baselines is None:
         baselines = ("idm", "random") if drives_itself(scenario) else ("random",)
@@ -80,26 +80,16 @@ def main() -> None:
             for spec, driver in zip(specs, drivers, strict=True):
                 keep = args.keep if spec == args.policy else 0
                 with _bar(progress, driver.name, setting) as on_step:
-                    make = _worlds(args, device, driver.env_options)
+                    options = driver.env_options
+                    make = functools.partial(
+                        backends.make_worlds, args.backend, args.env, device=device, options=options
+                    )
                     outcomes.append(evaluate(make, driver, spec, setting, keep, on_step))
             _write(setting, outcomes, staging, out, progress)
     Console().print(rich_table(setting, outcomes))
     headline, sentences = verdict(setting, outcomes)
     print(" ".join([headline, *sentences]))
     print(f"Report: {out / 'report.html'}")
-
-
-def _worlds(args: Args, device: torch.device, options: dict) -> Callable[[int], object]:
-    """What makes a block of worlds as a policy wants to see them."""
-
-    def make(num_worlds: int):
-        if args.backend == "highway-env":
-            from envs.reference import HighwayEnvWorlds
-
-            return HighwayEnvWorlds(args.env, num_worlds=num_worlds, **options)
-        return envs.make_vec(args.env, num_worlds=num_worlds, device=device, **options)
-
-    return make
 
 
 def _write(setting: Setting, outcomes: list[Outcome], staging: Path, out: Path, progress: Progress) -> None:

@@ -77,6 +77,15 @@ class Frames:
         return Trajectory(**{name: array[: self.count] for name, array in self.arrays.items()}, **self.ways, **episode)
 
 
+def newest_picture(camera: Tensor) -> Tensor:
+    """The newest picture of the ego's camera. Shape: (N, 3, H, W).
+
+    Args:
+        camera: what is observed, of one agent (N, frames * 3, H, W) or of A agents (N, A, frames * 3, H, W).
+    """
+    return (camera[:, 0] if camera.ndim == 5 else camera)[:, -3:]
+
+
 def maps_of(worlds) -> list | None:
     """The networks that worlds drive on, None on a parallel road."""
     return worlds.sim.maps if hasattr(worlds, "sim") else None
@@ -114,7 +123,7 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
         if len(actions) == max_steps:
             raise RuntimeError(f"an episode of '{scenario.name}' outlasted its {scenario.duration} s")
         if "camera" in obs:
-            pictures.append(obs["camera"][:, -3:].clone())
+            pictures.append(newest_picture(obs["camera"]).clone())
         action = policy.act(obs)
         obs, reward, terminated, truncated, _ = worlds.step(action, on_frame=frames.capture)
         actions.append(action.clone())

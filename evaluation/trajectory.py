@@ -123,8 +123,8 @@ class Trajectory:
 
     @cached_property
     def lane_changed(self) -> Tensor:
-        """True where the lane closest to the ego is another than in the frame before, and not just the one that follows:
-        on a network both are of one road, or it crosses over as it goes on to the next. Shape: (T - 1, N)."""
+        """True where the lane closest to the ego is another than in the frame before, and not just the one that
+        follows: both are of one road, or it crosses over as it goes on to the next. Shape: (T - 1, N)."""
         lane = self.lane[..., 0]
         changed = lane[1:] != lane[:-1]
         if self.ways is None:

@@ -92,7 +92,7 @@ class DrivingData:
             self.held = torch.full(shape, names.index("IDLE"), device=self.device)
         else:
             self.held = torch.zeros(shape, device=self.device)
-        images = self.idm.reset()[0]["camera"], self.policy.reset(first_world=by_idm)[0]["camera"]
+        images = _seen(self.idm.reset()[0]), _seen(self.policy.reset(first_world=by_idm)[0])
         self.image = torch.cat(images)  # uint8 [N, C, H, W], what the drivers see now; IDM's worlds come first
 
     def collect(self, steps: int, into: Drive | None = None) -> Drive:
@@ -121,7 +121,7 @@ class DrivingData:
         )
         idm_actions, idm_image = _named(self.idm, told)
         if self.policy.action_names:
-            image = self.policy.step(actions)[0]["camera"]
+            image = _seen(self.policy.step(actions)[0])
             named = self.meaning[actions.view(len(actions), -1)[:, 0]]
         else:
             named, image = _named(self.policy, actions)
@@ -173,13 +173,18 @@ class DrivingData:
         self.policy.close()
 
 
+def _seen(obs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the first agent's camera sees, uint8 [N, C, H, W]."""
+    return obs["camera"][:, 0] if obs["camera"].ndim == 5 else obs["camera"]
+
+
 def _named(worlds, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of egos that take no meta-actions: the meta-actions int64 [N] that would have done what they did, and
     the images they see next. (After a reset the name is wrong, but leads out of the episode.)
     """
     state = worlds.state
     lane, speed = state.target_lane[:, 0].clone(), state.speed[:, 0].clone()
-    image = worlds.step(actions)[0]["camera"]
+    image = _seen(worlds.step(actions)[0])
     change = state.speed[:, 0] - speed
     named = torch.full_like(lane, IDLE, dtype=torch.int64)
     least = 1.0 / worlds.scenario.policy_frequency  # m/s: 1 m/s2, half of what IDM accelerates with at most

@@ -9,12 +9,12 @@ import pygame
 import tyro
 from rich.progress import track
 
-import envs
 from agents import policies
 from agents.drivers import drives_itself
 from envs import scenarios
 from envs.errors import UserError, exit_on_user_error
 from evaluation import replay
+from evaluation.backends import make_worlds
 from evaluation.recorder import HELD_OUT_SEED
 from viewer import recording
 from viewer.session import HOLD, Live, Recording, Session
@@ -77,11 +77,7 @@ def open_session(args: Args) -> Session:
     else:
         policy = policies.load(driver, scenario=args.env, device="cpu")
         options = policy.env_options
-    if args.backend == "highway-env":
-        worlds = envs.reference.HighwayEnvWorlds(args.env, num_worlds=1, **options)
-    else:
-        worlds = envs.make_vec(args.env, num_worlds=1, device="cpu", **options)
-    return Live(worlds, policy, args.seed)
+    return Live(make_worlds(args.backend, args.env, 1, "cpu", options), policy, args.seed)
 
 
 def pictures(stage: Stage, seconds: float) -> Iterator[pygame.Surface]:

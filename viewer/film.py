@@ -6,6 +6,7 @@ import torch
 import envs
 from envs.scene import Scene
 from envs.state import FORMS, IDM, LANDMARK
+from evaluation.recorder import newest_picture
 
 
 class Film:
@@ -71,7 +72,7 @@ class Film:
         state.map[0] = scene.map
         state.signal[0, : len(scene.signals)] = torch.from_numpy(scene.signals[:, 3]).int()
         obs = self._worlds.observe()
-        return obs["camera"][0].permute(1, 2, 0).numpy()
+        return newest_picture(obs["camera"])[0].permute(1, 2, 0).numpy()
 
     def close(self) -> None:
         """End its threads."""

@@ -1,6 +1,6 @@
 """One picture of every scenario, as docs/scenarios.md shows them.
 
-    python -m viewer.gallery --out docs/images/scenarios
+python -m viewer.gallery --out docs/images/scenarios
 """
 
 import os

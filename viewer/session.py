@@ -14,7 +14,7 @@ from agents.policies import Policy
 from envs.scene import Scene, interpolate
 from evaluation.metrics.time_headway import time_headway
 from evaluation.metrics.time_to_collision import time_to_collision
-from evaluation.recorder import Frames
+from evaluation.recorder import Frames, newest_picture
 from evaluation.replay import Replay
 
 HOLD = 1.5  # [s], for which the end of an episode stays
@@ -264,7 +264,9 @@ class Live(Session):
     def _decide(self) -> list[Moment]:
         """One decision, and the moments from the one before it to the one after it."""
         worlds, obs = self.worlds, self._obs
-        camera = obs["camera"][0, -3:].permute(1, 2, 0).cpu().numpy().copy() if "camera" in obs else None
+        camera = None
+        if "camera" in obs:
+            camera = newest_picture(obs["camera"])[0].permute(1, 2, 0).cpu().numpy().copy()
         explained = None
         if self.human:
             actions = self._wished().to(worlds.device)

@@ -161,8 +161,8 @@ def build(real: type, inline: bool | None = None) -> Functions:
                     last = meet(world, w, k, j, dt, last)
 
     @wp.func
-    def collide_any(world: wp.ref[World], w: int, k: int, dt: real):
-        """The same in no order, by each box's reach."""
+    def collide_any(world: wp.ref[World], w: int, k: int, dt: real, longest: real):
+        """The same in no order, by each box's reach, of which none is more than `longest`."""
         if world.kind[w, k] == absent or world.kind[w, k] >= obstacle:
             return
         x = world.x[w, k]
@@ -170,8 +170,11 @@ def build(real: type, inline: bool | None = None) -> Functions:
         window = world.reach[w, k] + top_speed * dt
         last = int(-1)
         for j in range(world.slots):
-            near = window + world.reach[w, j]
-            if wp.abs(world.x[w, j] - x) < near and wp.abs(world.y[w, j] - y) < near and j != k:
-                last = meet(world, w, k, j, dt, last)
+            # One condition after the other: Warp evaluates both sides of an `and`.
+            dx = wp.abs(world.x[w, j] - x)
+            if dx < window + longest:
+                near = window + world.reach[w, j]
+                if dx < near and wp.abs(world.y[w, j] - y) < near and j != k:
+                    last = meet(world, w, k, j, dt, last)
 
     return Functions(overlap=overlap, collide=collide, collide_any=collide_any)

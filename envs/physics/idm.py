@@ -61,7 +61,7 @@ def build(real: type) -> Functions:
         max_imposed_braking: real
         decision_delay: real
 
-    eps, zero, one, two = real(0.01), real(0.0), real(1.0), real(2.0)
+    eps, zero, one, two, four = real(0.01), real(0.0), real(1.0), real(2.0), real(4.0)
 
     @wp.func
     def not_zero(value: real) -> real:
@@ -86,6 +86,9 @@ def build(real: type) -> Functions:
         share = wp.max(speed, zero) / desired
         if share <= zero:
             return driver.comfort_acceleration
+        if exponent == four:
+            square = share * share
+            return driver.comfort_acceleration * (one - square * square)
         # share ** exponent, of a positive number.
         return driver.comfort_acceleration * (one - wp.exp(exponent * wp.log(share)))
 

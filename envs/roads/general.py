@@ -25,6 +25,8 @@ from envs.state import LANDMARK, world_struct
 SORTED = False
 CELL, MANY_CELL = 4.0, 8.0  # m, of the grid over a single map and over each of several
 CELL_REACH = 12.0  # m, lanes whose bound is above this are not listed; points that far from a lane search all
+ALONE = 1.0  # m: a vehicle of lower cost than this on a stretch of lane with no other near it can be on no other
+SAMPLING = 0.5  # m, of centre lines when lanes are compared
 BORDER = 24.0  # m of grid beyond the lanes
 # At this distance before a lane's end a driver steers to the next one (highway-env: half a car's length).
 HAND_OVER = 2.5
@@ -46,7 +48,7 @@ def build(real: type) -> Functions:
     vec3 = wp.vec3f if real is wp.float32 else wp.vec3d
     end_margin, side_margin, hand_over, reach = real(END_MARGIN), real(SIDE_MARGIN), real(HAND_OVER), real(CELL_REACH)
     half, one, two, zero, pi = real(0.5), real(1.0), real(2.0), real(0.0), real(math.pi)
-    two_pi = real(2.0 * math.pi)
+    two_pi, alone = real(2.0 * math.pi), real(ALONE)
     landmark, places, circular, straight, sine = LANDMARK, PLACES, CIRCULAR, STRAIGHT, SINE
 
     @wp.struct
@@ -66,6 +68,7 @@ def build(real: type) -> Functions:
         ways: Ways  # through junctions
         plans: Plans  # of signals
         connected: wp.int32  # whether neighbours are sought on connected lanes too
+        longest: real  # m, half a diagonal that nothing on the road exceeds
         unused: wp.int32  # whether nobody needs to know who is on which lane
         lane_road: wp.array(dtype=wp.int32)  # [lane]
         lane_place: wp.array(dtype=wp.int32)  # [lane] from the left
@@ -87,6 +90,7 @@ def build(real: type) -> Functions:
         map_rows: wp.array(dtype=wp.int32)  # [map] cells along y
         map_x: wp.array(dtype=real)  # [map] m, the grid's corner
         map_y: wp.array(dtype=real)  # [map] m
+        alone: wp.array2d(dtype=real)  # [lane, (from s, to s)] where no other lane is closer to who is within ALONE
         cell: real  # m, side of a cell
         cell_first: wp.array(dtype=wp.int32)  # [cell + 1]
         cell_lane: wp.array(dtype=wp.int32)  # [entry] lanes by their bound
@@ -204,9 +208,14 @@ def build(real: type) -> Functions:
         x = world.x[w, i]
         y = world.y[w, i]
         heading = world.heading[w, i]
-        m = world.map[w]
-        found = int(world.lane[w, i])
+        here = world.lane[w, i]
+        found = int(here)
         best = cost(road, found, x, y, heading, real(1.0e9))
+        if best[0] < alone and best[1] > road.alone[here, 0] and best[1] < road.alone[here, 1]:
+            world.lane_s[w, i] = best[1]
+            world.lane_r[w, i] = best[2]
+            return
+        m = world.map[w]
         column = int(wp.floor((x - road.map_x[m]) / road.cell))
         row = int(wp.floor((y - road.map_y[m]) / road.cell))
         first = int(0)
@@ -216,7 +225,6 @@ def build(real: type) -> Functions:
             c = road.map_cell[m] + row * road.map_columns[m] + column
             first = road.cell_first[c]
             last = road.cell_first[c + 1]
-        here = world.lane[w, i]
         for e in range(first, last):
             if road.cell_bound[e] > best[0]:
                 break
@@ -365,17 +373,23 @@ def build(real: type) -> Functions:
         past = road.lanes.length[lane] + end_margin
         reach_across = road.lanes.width[lane] * half + side_margin
         for j in range(world.slots):
-            kind = world.kind[w, j]
-            if j != i and kind != 0 and kind < landmark:
-                # The lane itself, then those connected to it; the first that holds the vehicle decides.
-                if straight_lane:
-                    dx = world.x[w, j] - x0
-                    dy = world.y[w, j] - y0
-                    s_j = dx * c + dy * d
-                    if s_j >= -end_margin and s_j < past and wp.abs(dy * c - dx * d) <= reach_across:
+            if j == i:
+                continue
+            if straight_lane:
+                dx = world.x[w, j] - x0
+                dy = world.y[w, j] - y0
+                s_j = dx * c + dy * d
+                if s_j >= -end_margin and s_j < past and wp.abs(dy * c - dx * d) <= reach_across:
+                    kind = world.kind[w, j]
+                    if kind != 0 and kind < landmark:
                         pair = rank_neighbour(world, w, j, s, s_j, pair)
-                        continue
-                else:
+                    continue
+                if begin == end:
+                    continue
+            other = world.kind[w, j]
+            if other != 0 and other < landmark:
+                # The lane itself, then those connected to it; the first that holds the vehicle decides.
+                if not straight_lane:
                     place = place_on(world, road, w, j, lane)
                     if within(road, lane, place, side_margin):
                         pair = rank_neighbour(world, w, j, s, place[0], pair)
@@ -512,6 +526,7 @@ def table(
     road.link_offset = reals(link_offset)
 
     road.cell = CELL if len(networks) == 1 else MANY_CELL
+    road.alone = wp.array(np.concatenate([_alone(network) for network in networks]), dtype=real, device=device)
     grids = [_grid(network, road.cell) for network in networks]
     road.map_x, road.map_y = reals([g[0] for g in grids]), reals([g[1] for g in grids])
     road.map_columns, road.map_rows = ints([g[2] for g in grids]), ints([g[3] for g in grids])
@@ -566,12 +581,38 @@ def _bound_factor(lane: Lane) -> float:
     return 0.0
 
 
+def _alone(network: RoadNetwork) -> np.ndarray:
+    """The longest stretch of each lane near which no other lane runs, as (from, to) of s [m]. Shape: (lanes, 2).
+
+    A point that costs less than ALONE lies within ALONE of its lane, so another lane at a distance of d costs it at
+    least (d - ALONE) times the other's factor.
+    """
+    lanes = [lane.centre_line(SAMPLING) if lane.kind != STRAIGHT else _dense(lane, SAMPLING) for lane in network.lanes]
+    owner = np.repeat(np.arange(len(lanes)), [len(points) for points in lanes])
+    needed = np.array([ALONE / max(_bound_factor(lane), 1e-6) + ALONE + SAMPLING for lane in network.lanes])[owner]
+    places = np.concatenate(lanes)
+    result = np.tile((1.0, 0.0), (len(lanes), 1))
+    for number, points in enumerate(lanes):
+        others = owner != number
+        low, high = points.min(axis=0) - needed.max(), points.max(axis=0) + needed.max()
+        others &= ((places > low) & (places < high)).all(axis=1)
+        away = np.hypot(*(points[:, None] - places[others]).transpose(2, 0, 1)) - needed[others]
+        free = away.min(axis=1, initial=np.inf) > 0
+        if not free.any():
+            continue
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], free.astype(int), [0]))))
+        first, last = edges.reshape(-1, 2)[np.argmax(np.diff(edges.reshape(-1, 2), axis=1))]
+        step = network.lanes[number].length / (len(points) - 1)
+        result[number] = first * step, (last - 1) * step
+    return result
+
+
 def _grid(network: RoadNetwork, side: float) -> tuple:
     """A map's cells: x0, y0, columns, rows, entries a cell, lanes by bound, bounds."""
     x0, y0, x1, y1 = network.bounds()
     x0, y0 = x0 - BORDER, y0 - BORDER
     columns, rows = math.ceil((x1 + BORDER - x0) / side), math.ceil((y1 + BORDER - y0) / side)
-    entries: list[list[tuple[float, int]]] = [[] for _ in range(columns * rows)]
+    cells, lanes, bounds = [], [], []
     for number, lane in enumerate(network.lanes):
         factor = _bound_factor(lane)
         points = lane.centre_line(0.5) if lane.kind != STRAIGHT else _dense(lane)
@@ -589,16 +630,15 @@ def _grid(network: RoadNetwork, side: float) -> tuple:
         ax, ay = np.maximum(ax, 0.0), np.maximum(ay, 0.0)
         away = np.sqrt((ax[:, None, :] ** 2 + ay[:, :, None] ** 2).min(axis=0))
         bound = np.maximum(away - spacing / 2, 0.0) * factor - 1e-3
-        for row, column in np.argwhere(bound <= CELL_REACH):
-            entries[int(cy[row]) * columns + int(cx[column])].append((float(bound[row, column]), number))
-    for cell in entries:
-        cell.sort()
-    flat = [entry for cell in entries for entry in cell]
-    lanes = np.array([lane for _, lane in flat], dtype=np.int64)
-    bounds = np.array([bound for bound, _ in flat])
-    return x0, y0, columns, rows, np.array([len(cell) for cell in entries]), lanes, bounds
+        row, column = np.nonzero(bound <= CELL_REACH)
+        cells.append(cy[row] * columns + cx[column])
+        lanes.append(np.full(len(row), number))
+        bounds.append(bound[row, column])
+    cell, lane, bound = np.concatenate(cells), np.concatenate(lanes), np.concatenate(bounds)
+    order = np.lexsort((lane, bound, cell))
+    return x0, y0, columns, rows, np.bincount(cell, minlength=columns * rows), lane[order], bound[order]
 
 
-def _dense(lane: Lane) -> np.ndarray:
-    count = math.ceil(lane.length) + 1
+def _dense(lane: Lane, spacing: float = 1.0) -> np.ndarray:
+    count = math.ceil(lane.length / spacing) + 1
     return lane.position(np.linspace(0.0, lane.length, count))

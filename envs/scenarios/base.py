@@ -85,6 +85,8 @@ class Scenario:
     warm_up: float = 0.0
     network: RoadNetwork | None = field(default=None, repr=False, compare=False)
 
+    # No diagonal of anything is longer [m].
+    longest: ClassVar[float] = 16.0
     # Whether the simulation has to know which lane everybody is on.
     uses_lanes: ClassVar[bool] = True
     # Agents that a world has room for.

@@ -42,6 +42,7 @@ class Parking(Scenario):
     reward_weights: tuple[float, ...] = (1.0, 0.3, 0.0, 0.0, 0.02, 0.02)
     success_goal_reward: float = 0.12
     collision_reward: float = -5.0
+    longest = 80.0
     uses_lanes = False
     max_agents = 4
 

@@ -2,7 +2,7 @@
 
 Who has walked across, and who is far from the ego, goes to another crossing that is not so far from it. On a zebra
 people want to cross after a while, and drivers give way. Where signals stop the traffic of an arm they set out while
-its light is red, and whoever turns into that arm waits for them.
+its light is red, and whoever turns into that arm waits for them. Nobody steps out close to a vehicle that moves.
 """
 
 import functools
@@ -16,13 +16,15 @@ from envs.precision import Functions
 from envs.roads.network import RoadNetwork
 from envs.roads.signals import RED
 from envs.scenarios import placing
-from envs.state import WALKER, world_struct
+from envs.state import OBSTACLE, WALKER, world_struct
 
 DRAWS = 16  # random numbers for one person's errand
 NEAR, FAR = 40.0, 160.0  # m from the ego: crossings that people are sent to, seen from there
 BEHIND_KERB, SPREAD = 0.6, 1.5  # m: where people stand, and how far from the middle of the strip
 PATIENCE = 12.0  # s, the longest that somebody stands at a zebra without wanting to cross
 POST = 6.0  # m between the end of a crossing and the signal beside it
+SIGHT = 12.0  # m: nobody steps out while a vehicle moves so close, whose driver may be turning
+HELD = 1000.0  # s, added to the patience of who is held back while others decide
 # Right of way on a zebra: who is so close to the ego's way [m], or has waited so long [s] that it could have stopped.
 CLOSE, WAITED, STRIP = 3.0, 13.9 / walkers.COMFORT, 2.0
 
@@ -69,11 +71,13 @@ def build(real: type, road_functions, action_functions) -> Functions:
     draw = random.build(real)
     uniform, below, normal = draw.uniform, draw.below, draw.normal
     initial, later, draws = random.SPAWN, random.TRAFFIC, DRAWS
-    walker, red, adult, waits, walks = WALKER, RED, walkers.ADULT, walkers.WAITS, walkers.WALKS
+    walker, obstacle, red = WALKER, OBSTACLE, RED
+    adult, waits, walks = walkers.ADULT, walkers.WAITS, walkers.WALKS
     near, far, back, spread, patience = (real(k) for k in (NEAR, FAR, BEHIND_KERB, SPREAD, PATIENCE))
     mean, deviation = (real(k) for k in walkers.ADULT_SPEED)
     most_deviations, start_up = real(walkers.MAX_DEVIATIONS), real(walkers.START_UP)
     close, waited, strip = real(CLOSE), real(WAITED), real(STRIP)
+    sight, held, slow = real(SIGHT), real(HELD), real(walkers.SLOW)
     zero, half, one, two, there = real(0.0), real(0.5), real(1.0), real(2.0), real(0.05)
 
     @wp.func
@@ -184,6 +188,28 @@ def build(real: type, road_functions, action_functions) -> Functions:
         return False
 
     @wp.func
+    def is_close(world: wp.ref[World], w: int, j: int) -> bool:
+        """Whether a vehicle moves close to somebody."""
+        for i in range(world.slots):
+            if world.kind[w, i] != 0 and world.kind[w, i] < obstacle and wp.abs(world.speed[w, i]) > slow:
+                dx = world.x[w, i] - world.x[w, j]
+                dy = world.y[w, i] - world.y[w, j]
+                if dx * dx + dy * dy < sight * sight:
+                    return True
+        return False
+
+    @wp.func
+    def decide(world: wp.ref[World], w: int, count: int):
+        """People decide, but those who are held back."""
+        for j in range(world.slots - count, world.slots):
+            if world.route_at[w, j] == waits and is_close(world, w, j):
+                world.patience[w, j] = world.patience[w, j] + held
+        people.decide(world, w)
+        for j in range(world.slots - count, world.slots):
+            if world.patience[w, j] > half * held:
+                world.patience[w, j] = world.patience[w, j] - held
+
+    @wp.func
     def stroll(
         world: wp.ref[World],
         road: wp.ref[Road],
@@ -199,7 +225,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         last = first_walk[world.map[w] + 1]
         if last == first:
             return
-        people.decide(world, w)
+        decide(world, w, count)
         for j in range(world.slots - count, world.slots):
             mode = world.route_at[w, j]
             away = from_ego(world, w, world.x[w, j], world.y[w, j])

@@ -91,6 +91,8 @@ def describe(path) -> tuple[tuple[int, int], int]:
         (["--policy", "idm", "--baselines", "nobody"], "nobody"),
         (["--policy", "idm", "--env", "parking"], "'idm' cannot drive 'parking'"),
         (["--policy", "zoo/highway-ppo", "--env", "merge"], "cannot drive 'merge'"),
+        (["--policy", "random", "--env", "crossing", "--backend", "highway-env"], "highway-env has no 'crossing'"),
+        (["--policy", "random", "--env", "parking", "--backend", "highway-env"], "one agent with meta-actions"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
