@@ -104,7 +104,9 @@ class VecWorlds:
             return [*sensors(simulation), self._results]
 
         kind = "idm" if ego == "idm" else scenario.actions.kind
-        self.sim = Simulation(scenario, num_worlds, device, dtype, kind, instruments)
+        self.sim = Simulation(
+            scenario, num_worlds, device, dtype, kind, lambda made: [*instruments(made), *scenario.extra_sensors(made)]
+        )
         self.state = self.sim.state
         self.road = self.sim.maps[0] if self.sim.maps else scenario.road()
         self.action_names = scenario.actions.names

@@ -44,6 +44,13 @@ def build(real: type, road_module, task_module) -> Functions:
     World, Road, Controls, Task = world_struct(real), drive.road.Road, drive.act.Controls, task_functions.Task
     ended = ENDED
 
+    @wp.func
+    def count_slots(world: wp.ref[World], w: int):
+        used = int(world.slots)
+        while used > world.agents and world.kind[w, used - 1] == 0:
+            used = used - 1
+        world.used[w] = used
+
     @wp.kernel(module="unique")
     def score(
         world: World,
@@ -78,6 +85,7 @@ def build(real: type, road_module, task_module) -> Functions:
         world.frame[w] = 0
         world.arrivals[w] = 0
         task_functions.spawn(world, road, controls, task, seed[0], w)
+        count_slots(world, w)
 
     # What only some scenarios do: agents that enter a scene which has run for a while, traffic that comes and goes.
     more = {}
@@ -96,6 +104,7 @@ def build(real: type, road_module, task_module) -> Functions:
             w = wp.tid() + first_world
             if which != ended or world.terminated[w] + world.truncated[w] != 0:
                 task_functions.enter(world, road, controls, task, seed[0], w)
+                count_slots(world, w)
 
         more["enter"] = enter
     if hasattr(task_functions, "traffic"):
@@ -107,6 +116,7 @@ def build(real: type, road_module, task_module) -> Functions:
             w = wp.tid() + first_world
             if world.terminated[w] + world.truncated[w] == 0:
                 task_functions.traffic(world, road, controls, task, seed[0], w)
+                count_slots(world, w)
 
         more["traffic"] = traffic
     return Functions(**vars(drive), Task=Task, score=score, spawn=spawn, **more)
@@ -167,7 +177,8 @@ def driving(real: type, road_module) -> Functions:
         if lane != target:
             leader = road_functions.front(world, road, w, i, target)
             braking = wp.max(braking, lane_change.braking_for(world, road, driver, w, i, leader))
-        braking = wp.max(braking, rules.hold(world, road, driver, w, i))
+        if road.rules != 0:
+            braking = wp.max(braking, rules.hold(world, road, driver, w, i))
         limit = road_functions.speed_limit(road, lane)
         acceleration = driver_law.free_acceleration(
             driver, speed, world.target_speed[w, i], limit, world.exponent[w, i]
@@ -239,21 +250,22 @@ def driving(real: type, road_module) -> Functions:
         if takes_action != 0:
             begin(world, road, controls, commands, w)
         for _ in range(frames):
-            for i in range(world.slots):
+            for i in range(world.used[w]):
                 lane_change.propose(world, road, driver, w, i)
                 lane_change.settle(world, road, driver, w, i)
-            for i in range(world.slots):
+            for i in range(world.used[w]):
                 command(world, road, driver, w, i)
             world.frame[w] = world.frame[w] + 1
-            rules.advance(world, road, w, dt)
+            if road.rules != 0:
+                rules.advance(world, road, w, dt)
             if is_due(world, road, w):
-                for i in range(world.slots):
+                for i in range(world.used[w]):
                     foresee(world, road, w, i)
                 give_way(world, road, w)
-            for i in range(world.slots):
+            for i in range(world.used[w]):
                 move(world, road, w, i, dt)
             road_functions.sort(world, w)
-            for i in range(world.slots):
+            for i in range(world.used[w]):
                 collide(world, road, w, i, dt)
 
     @wp.kernel(module="unique")
@@ -288,7 +300,8 @@ def driving(real: type, road_module) -> Functions:
         if skipped(world, which, w):
             return
         world.frame[w] = world.frame[w] + 1
-        rules.advance(world, road, w, dt)
+        if road.rules != 0:
+            rules.advance(world, road, w, dt)
 
     @wp.kernel(module="unique")
     def predict_paths(world: World, road: Road, which: int, first_world: int):

@@ -136,9 +136,20 @@ class HighwayEnvWorlds(VecWorlds):
         if num_worlds < 1:
             raise UserError(f"num_worlds must be at least 1, not {num_worlds}")
         ours = scenarios.get(scenario)
+        if not ours.upstream_id:
+            raise UserError(f"highway-env has no environment like '{ours.name}'")
         self._idm = IDMVehicle if ego == "idm" else None
         self._envs = [gymnasium.make(ours.upstream_id).unwrapped for _ in range(num_worlds)]
-        scenario = replace(scenario_of(self._envs[0]), name=ours.name, upstream_id=ours.upstream_id)
+        # There may be more vehicles and longer routes in later episodes than in the first.
+        first = scenario_of(self._envs[0])
+        scenario = replace(
+            first,
+            name=ours.name,
+            upstream_id=ours.upstream_id,
+            vehicles=max(first.vehicles, ours.vehicles),
+            route_steps=max(first.route_steps, ours.route_steps),
+            duration=ours.duration,
+        )
         super().__init__(
             scenario, num_worlds, resolve_device("cpu"), observation, seed, frames, ego, False, rig, ("rgb",), "float32"
         )
@@ -148,9 +159,12 @@ class HighwayEnvWorlds(VecWorlds):
         env = self._envs[world]
         env.reset(seed=seed)
         if self._idm:
+            if not hasattr(env.vehicle, "target_speed"):
+                raise UserError(f"nobody drives by IDM in '{self.scenario.name}'")
             ego = self._idm.create_from(env.vehicle)
-            ego.target_speed = self.scenario.speed_limit
-            env.road.vehicles[0] = env.vehicle = ego
+            ego.target_speed = env.vehicle.lane.speed_limit
+            env.road.vehicles[env.road.vehicles.index(env.vehicle)] = ego
+            env.vehicle = ego
         import_state(self.sim, world, env)
 
     def reset(self, seed: int | None = None, first_world: int | None = None):
@@ -177,7 +191,7 @@ class HighwayEnvWorlds(VecWorlds):
         for frame in range(self.scenario.frames_per_step):
             for world, env in enumerate(self._envs):
                 if frame == 0 and not self._idm:
-                    env.action_type.act(int(actions[world]))
+                    env.action_type.act(self._action(actions[world]))
                 env.road.act()
                 env.road.step(dt)
                 env.steps += 1
@@ -187,9 +201,11 @@ class HighwayEnvWorlds(VecWorlds):
                 on_frame()
         for world, env in enumerate(self._envs):
             import_state(self.sim, world, env)
-            state.reward[world] = float(env._reward(int(actions[world])))
+            state.reward[world] = float(env._reward(self._action(actions[world])))
             state.terminated[world] = int(env._is_terminated())
-            state.truncated[world] = int(env._is_truncated())
+            # Time limits that highway-env leaves to Gymnasium are the scenario's here.
+            state.truncated[world] = int(env._is_truncated() or env.time >= self.scenario.duration)
+            state.success[world] = int(self._succeeds(env))
         state.ego_speed.copy_(state.speed[:, 0])
         state.ego_crashed.copy_(state.crashed[:, 0])
         state.episode_return += state.reward
@@ -201,12 +217,17 @@ class HighwayEnvWorlds(VecWorlds):
         info = {
             "speed": state.ego_speed.clone(),
             "crashed": state.ego_crashed != 0,
+            "success": state.success != 0,
             "final_obs": self._final,
             "_final_obs": ended,
             "episode_return": state.episode_return.clone(),
             "episode_length": state.episode_length.clone(),
         }
         reward = state.reward.clone()
+        for env in self._envs:
+            if hasattr(env, "_spawn_vehicle"):
+                env._clear_vehicles()
+                env._spawn_vehicle(spawn_probability=env.config["spawn_probability"])
         if ended.any():
             for name, final in self._final.items():
                 final[ended] = self._obs[name][ended]
@@ -217,6 +238,25 @@ class HighwayEnvWorlds(VecWorlds):
             state.episode_length[ended] = 0
             self.sim.film_ended()
         return self._obs, reward, terminated, truncated, info
+
+    def _action(self, action: torch.Tensor):
+        """An action as highway-env takes it."""
+        if self.action_names:
+            return int(action) if action.dim() == 0 else tuple(int(one) for one in action)
+        return action.cpu().numpy()
+
+    def _succeeds(self, env) -> bool:
+        """Whether the ego has reached its goal; where there is none, whether it has lasted."""
+        if hasattr(env, "_is_success") and hasattr(env, "observation_type_parking"):
+            goal = env.observation_type_parking.observe()
+            return bool(env._is_success(goal["achieved_goal"], goal["desired_goal"]))
+        if hasattr(env, "_is_success"):
+            return bool(env._is_success())
+        if hasattr(env, "has_arrived"):
+            return all(env.has_arrived(vehicle) for vehicle in env.controlled_vehicles)
+        if env._is_terminated():
+            return not env.vehicle.crashed and self.scenario.family == "merge"
+        return env.time >= self.scenario.duration
 
     def close(self) -> None:
         """See `VecWorlds.close`."""

@@ -98,6 +98,7 @@ FIELDS = (
     Field("map", "world", "int", "1", "number of the map that the world drives on"),
     Field("frame", "world", "int", "1", "simulation frames since the episode began, those before its start included"),
     Field("arrivals", "world", "int", "1", "how many have entered; the sequence of the next one"),
+    Field("used", "world", "int", "1", "slots up to the last that is not empty: laws look no further"),
     Field("success", "world", "int", "1", "1 where the ego had reached its goal by the end of the last step"),
     Field("reference_lane", "world", "int", "1", "the lane to be kept, where the task is that"),
     Field("time", "world", "real", "s", "time since the episode began"),
@@ -176,6 +177,7 @@ class WorldState:
             setattr(self.warp, field.name, wp.from_torch(tensor))
         self.order.copy_(torch.arange(slots, dtype=torch.int32, device=device))
         self.sequence.copy_(self.order)
+        self.used.fill_(slots)
         self.rank.copy_(self.order)
         self.world_id.copy_(torch.arange(num_worlds, dtype=torch.int32, device=device))
 

@@ -506,6 +506,7 @@ def import_state(simulation: Simulation, world: int, env: gymnasium.Env) -> None
     state.time[world] = env.time
     state.frame[world] = getattr(env.road, "steps", 0)
     state.arrivals[world] = len(listed)
+    state.used[world] = len(things)
     if hasattr(env, "lpv"):
         keep = next(index for index, lane in env.road.network.lanes_dict().items() if lane is env.lane)
         state.reference_lane[world] = number(keep)

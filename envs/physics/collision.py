@@ -169,7 +169,7 @@ def build(real: type, inline: bool | None = None) -> Functions:
         y = world.y[w, k]
         window = world.reach[w, k] + top_speed * dt
         last = int(-1)
-        for j in range(world.slots):
+        for j in range(world.used[w]):
             # One condition after the other: Warp evaluates both sides of an `and`.
             dx = wp.abs(world.x[w, j] - x)
             if dx < window + longest:

@@ -357,7 +357,7 @@ def build(real: type, road_functions, law) -> Functions:
         if world.kind[w, i] == idm and world.crashed[w, i] == 0:
             world.acceleration[w, i] = wp.max(world.acceleration[w, i], -world.speed[w, i] / dt)
 
-    @wp.func
+    @wp.func(inline=False)
     def advance(world: wp.ref[World], road: wp.ref[Road], w: int, dt: real):
         m = world.map[w]
         if road.ways.present[m] == 0:
@@ -436,7 +436,7 @@ def build(real: type, road_functions, law) -> Functions:
                     leader = j
         return wp.max(braking, law.braking(world, driver, w, i, leader, nearest))
 
-    @wp.func
+    @wp.func(inline=False)
     def hold(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int) -> real:
         if road.ways.present[world.map[w]] == 0:
             return zero

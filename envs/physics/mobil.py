@@ -102,7 +102,7 @@ def build(real: type, road_functions) -> Functions:
         changing = lane != target and lane != world.target_lane[w, i]
         decides = world.kind[w, i] == idm_kind and world.crashed[w, i] == 0 and world.changes_lanes[w, i] != 0
         if decides and changing and same_road(road, lane, target):
-            for j in range(world.slots):
+            for j in range(world.used[w]):
                 if (
                     j != i
                     and world.target_lane[w, j] == target

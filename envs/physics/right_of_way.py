@@ -161,13 +161,13 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
 
     @wp.func(inline=False)
     def enforce(world: wp.ref[World], road: wp.ref[Road], w: int):
-        for i in range(world.slots):
+        for i in range(world.used[w]):
             if world.yields[w, i] != 0:
                 world.target_speed[w, i] = road_functions.speed_limit(road, world.lane[w, i])
                 world.yields[w, i] = 0
-        for i in range(world.slots):
+        for i in range(world.used[w]):
             if moving(world, w, i):
-                for j in range(i + 1, world.slots):
+                for j in range(i + 1, world.used[w]):
                     if moving(world, w, j):
                         # The first of the pair by order, not by slot, has its length in the first test.
                         a = wp.where(world.sequence[w, i] < world.sequence[w, j], i, j)

@@ -125,7 +125,7 @@ def build(real: type, road_functions, law) -> Functions:
             return vec3(one, zero, zero)
         return vec3(dx / distance, dy / distance, distance)
 
-    @wp.func
+    @wp.func(inline=False)
     def walk(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
         mode = world.route_at[w, i]
         if mode == waits:
@@ -300,7 +300,7 @@ def build(real: type, road_functions, law) -> Functions:
             return never
         return wp.max(world.patience[w, j], zero)
 
-    @wp.func
+    @wp.func(inline=False)
     def hold(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int) -> real:
         hardest = real(0.0)
         speed = world.speed[w, i]

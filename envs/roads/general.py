@@ -69,6 +69,7 @@ def build(real: type) -> Functions:
         plans: Plans  # of signals
         connected: wp.int32  # whether neighbours are sought on connected lanes too
         longest: real  # m, half a diagonal that nothing on the road exceeds
+        rules: wp.int32  # whether there are signals, junctions with rules or people
         unused: wp.int32  # whether nobody needs to know who is on which lane
         lane_road: wp.array(dtype=wp.int32)  # [lane]
         lane_place: wp.array(dtype=wp.int32)  # [lane] from the left
@@ -91,7 +92,7 @@ def build(real: type) -> Functions:
         map_x: wp.array(dtype=real)  # [map] m, the grid's corner
         map_y: wp.array(dtype=real)  # [map] m
         alone: wp.array2d(dtype=real)  # [lane, (from s, to s)] where no other lane is closer to who is within ALONE
-        cell: real  # m, side of a cell
+        cells_per_metre: real  # one over the side of a cell, a power of two
         cell_first: wp.array(dtype=wp.int32)  # [cell + 1]
         cell_lane: wp.array(dtype=wp.int32)  # [entry] lanes by their bound
         cell_bound: wp.array(dtype=real)  # [entry] m
@@ -216,8 +217,8 @@ def build(real: type) -> Functions:
             world.lane_r[w, i] = best[2]
             return
         m = world.map[w]
-        column = int(wp.floor((x - road.map_x[m]) / road.cell))
-        row = int(wp.floor((y - road.map_y[m]) / road.cell))
+        column = int(wp.floor((x - road.map_x[m]) * road.cells_per_metre))
+        row = int(wp.floor((y - road.map_y[m]) * road.cells_per_metre))
         first = int(0)
         last = int(0)
         listed = column >= 0 and row >= 0 and column < road.map_columns[m] and row < road.map_rows[m]
@@ -372,7 +373,7 @@ def build(real: type) -> Functions:
         d = road.lanes.parameters[lane, 3]
         past = road.lanes.length[lane] + end_margin
         reach_across = road.lanes.width[lane] * half + side_margin
-        for j in range(world.slots):
+        for j in range(world.used[w]):
             if j == i:
                 continue
             if straight_lane:
@@ -525,9 +526,11 @@ def table(
         setattr(road, name, ints(values))
     road.link_offset = reals(link_offset)
 
-    road.cell = CELL if len(networks) == 1 else MANY_CELL
+    side = CELL if len(networks) == 1 else MANY_CELL
+    road.cells_per_metre = 1.0 / side
+    road.rules = int(any(n.signals or n.stop_lines or n.yields or n.crossings for n in networks))
     road.alone = wp.array(np.concatenate([_alone(network) for network in networks]), dtype=real, device=device)
-    grids = [_grid(network, road.cell) for network in networks]
+    grids = [_grid(network, side) for network in networks]
     road.map_x, road.map_y = reals([g[0] for g in grids]), reals([g[1] for g in grids])
     road.map_columns, road.map_rows = ints([g[2] for g in grids]), ints([g[3] for g in grids])
     road.map_cell = ints(np.cumsum([0] + [g[2] * g[3] for g in grids])[:-1])
@@ -591,11 +594,14 @@ def _alone(network: RoadNetwork) -> np.ndarray:
     owner = np.repeat(np.arange(len(lanes)), [len(points) for points in lanes])
     needed = np.array([ALONE / max(_bound_factor(lane), 1e-6) + ALONE + SAMPLING for lane in network.lanes])[owner]
     places = np.concatenate(lanes)
+    lowest, highest = (np.array([reduce(points, axis=0) for points in lanes]) for reduce in (np.min, np.max))
     result = np.tile((1.0, 0.0), (len(lanes), 1))
     for number, points in enumerate(lanes):
-        others = owner != number
-        low, high = points.min(axis=0) - needed.max(), points.max(axis=0) + needed.max()
-        others &= ((places > low) & (places < high)).all(axis=1)
+        low, high = lowest[number] - needed.max(), highest[number] + needed.max()
+        close = ((highest > low) & (lowest < high)).all(axis=1)
+        close[number] = False
+        others = np.flatnonzero(close[owner])
+        others = others[((places[others] > low) & (places[others] < high)).all(axis=1)]
         away = np.hypot(*(points[:, None] - places[others]).transpose(2, 0, 1)) - needed[others]
         free = away.min(axis=1, initial=np.inf) > 0
         if not free.any():

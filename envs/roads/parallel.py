@@ -97,6 +97,7 @@ def build(real: type) -> Functions:
         lane_width: real
         length: real
         speed_limit: real
+        rules: wp.int32  # 0: nothing but driving
 
     end_margin, side_margin = real(END_MARGIN), real(SIDE_MARGIN)
     half, two, zero = real(0.5), real(2.0), real(0.0)
