@@ -41,7 +41,6 @@ ROOM = 2.5  # m in front of each vehicle that will stand behind a junction
 OUTLOOK = 4.0  # s, by what the last vehicle behind the junction drives in this time the room there grows
 STANDS = 0.5  # m/s
 DETECTOR = 30.0  # m before the line, where traffic extends an actuated green
-BESIDE = 2.3  # m from the centre line of the way ahead, at which others are in the way
 
 
 @functools.cache
@@ -62,7 +61,7 @@ def build(real: type, road_functions, law) -> Functions:
     )  # fmt: skip
     sight, reach, margin, room, outlook, stands = (real(k) for k in (SIGHT, REACH, MARGIN, ROOM, OUTLOOK, STANDS))
     comfort, gentle, hard, agent_braking, pick_up = (real(k) for k in (COMFORT, GENTLE, HARD, AGENT, PICK_UP))
-    detector, beside, entered = real(DETECTOR), real(BESIDE), real(1.25)
+    detector, entered = real(DETECTOR), real(1.25)
     zero, half, one, two, far = real(0.0), real(0.5), real(1.0), real(2.0), real(1.0e9)
 
     # --- where vehicles are and where they go --------------------------------------------------------------------
@@ -399,14 +398,17 @@ def build(real: type, road_functions, law) -> Functions:
         return braking
 
     @wp.func
-    def place_ahead(world: wp.ref[World], road: wp.ref[Road], w: int, j: int, lane: int) -> real:
-        """Where j is on a lane, if it is in the way of who drives along it; else negative [m]."""
+    def place_ahead(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int, lane: int) -> real:
+        """Where the rear of j's box would be behind its centre if it drove along a lane that it is in the way on; else
+        negative [m]."""
         place = road_functions.local(road, lane, world.x[w, j], world.y[w, j])
-        if place[0] > road.lanes.length[lane] or wp.abs(place[1]) > beside:
-            return -one
         heading = road_functions.heading_at(road, lane, place[0])
-        along = wp.cos(heading) * world.cos_heading[w, j] + wp.sin(heading) * world.sin_heading[w, j]
-        return wp.where(along > real(0.3), place[0], -one)
+        c = wp.cos(heading) * world.cos_heading[w, j] + wp.sin(heading) * world.sin_heading[w, j]
+        s = wp.sqrt(wp.max(one - c * c, zero))
+        across = half * (world.width[w, i] + world.length[w, j] * s + world.width[w, j] * wp.abs(c)) + real(0.3)
+        if place[0] > road.lanes.length[lane] or wp.abs(place[1]) > across:
+            return -one
+        return wp.where(c > real(0.3), place[0], -one)
 
     @wp.func
     def follow(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, lane: int, left: real) -> real:
@@ -427,9 +429,15 @@ def build(real: type, road_functions, law) -> Functions:
             dx = world.x[w, j] - world.x[w, i]
             dy = world.y[w, j] - world.y[w, i]
             if j != i and world.kind[w, j] != 0 and world.kind[w, j] <= obstacle and dx * dx + dy * dy < sight * sight:
-                s = place_ahead(world, road, w, j, first[0])
+                if road.ways.of_lane[lane] >= 0:
+                    own = place_ahead(world, road, w, i, j, lane)
+                    ahead = own + left - road.lanes.length[lane]
+                    if own >= zero and ahead > zero and ahead < nearest:
+                        nearest = ahead
+                        leader = j
+                s = place_ahead(world, road, w, i, j, first[0])
                 if s < zero and second >= 0:
-                    s = place_ahead(world, road, w, j, second)
+                    s = place_ahead(world, road, w, i, j, second)
                     s = wp.where(s < zero, s, s + road.lanes.length[first[0]])
                 if s >= zero and left + s < nearest:
                     nearest = left + s

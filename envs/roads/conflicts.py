@@ -80,6 +80,10 @@ def ways(network: RoadNetwork) -> list[Way]:
         for one, two, along in ((a, b, stretch), (b, a, np.roll(stretch, 2))):
             found.setdefault(one, []).append(Conflict(paths[one][0], paths[two][0], *along.tolist(), merges))
     controlled = {network.number(movement) for signal in network.signals for movement in signal.movements}
+    for k, path in enumerate(paths):
+        if path[0] in controlled:
+            # A light holds who would meet nobody too.
+            found.setdefault(k, [])
     nodes = [network.indices[path[0]][0] for path in paths]
     crossing = {nodes[k] for k, conflicts in found.items() if not all(c.merges for c in conflicts)}
     first = {tuple(np.round(lane.position(0.0), 1)): number for number, lane in enumerate(lanes)}
@@ -231,7 +235,7 @@ def _fill(network: RoadNetwork, base: int, ints: dict, reals: dict, conflicts: l
         ints["onto"][number] = base + way.onto if way.onto >= 0 else -1
         ints["crosses"][number] = way.crosses
         reals["length"][number], reals["wait"][number] = way.length, way.wait
-        reals["clear"][number] = max(conflict.ends for conflict in way.conflicts)
+        reals["clear"][number] = max((conflict.ends for conflict in way.conflicts), default=0.0)
         conflicts[number] = [(base + conflict.other, conflict) for conflict in way.conflicts]
         begin.add(network.indices[way.lanes[0]][0])
     for lane, (_, end, _) in enumerate(network.indices):
