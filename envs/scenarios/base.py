@@ -86,7 +86,7 @@ class Scenario:
     network: RoadNetwork | None = field(default=None, repr=False, compare=False)
 
     # No diagonal of anything is longer [m].
-    longest: ClassVar[float] = 16.0
+    longest: ClassVar[float] = 5.5
     # Whether the simulation has to know which lane everybody is on.
     uses_lanes: ClassVar[bool] = True
     # Agents that a world has room for.

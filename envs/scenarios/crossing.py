@@ -59,6 +59,8 @@ class StreetCrossing(Scenario):
                 f"not {self.vehicles}"
             )
 
+    longest = 16.0
+
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""
         return [roads.network(self.length, zebras) for zebras in self.zebras]

@@ -56,6 +56,8 @@ class IntersectionSignals(Scenario):
     speed_reward: float = 0.1
     blocking_reward: float = -0.1
 
+    longest = 16.0
+
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""
         return [signalised.network(plan) for plan in self.plans]

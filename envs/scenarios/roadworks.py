@@ -58,6 +58,8 @@ class Roadworks(Scenario):
     arrival_reward: float = 10.0
     patience: float = 4.0
 
+    longest = 16.0
+
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""
         return [roads.network(self.length)]

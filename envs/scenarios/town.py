@@ -100,6 +100,8 @@ class DrivingInTown(Scenario):
         """Its towns, in the order of its maps."""
         return generated(self.first_seed, self.map_count, self.held_out)
 
+    longest = 16.0
+
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""
         return [town.network for town in self.towns()]
