@@ -270,7 +270,7 @@ def _named(sensor, name: str):
 
 
 def make_vec(
-    scenario: str = "highway",
+    scenario: str | Scenario = "highway",
     num_worlds: int = 1,
     *,
     device: str | torch.device = "auto",
@@ -287,7 +287,7 @@ def make_vec(
     """A batch of worlds.
 
     Args:
-        scenario: a name from `envs.list_scenarios()`.
+        scenario: a name from `envs.list_scenarios()`, or a scenario with parameters of your own.
         num_worlds: how many worlds are simulated at once.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or a torch device.
         observation: "camera", "bev", "lidar", "grid" or "state", see `VecWorlds`.

@@ -52,12 +52,14 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def get(name: str) -> Scenario:
-    """The scenario of that name.
+def get(name: str | Scenario) -> Scenario:
+    """The scenario of that name, or the scenario itself.
 
     Raises:
         UserError: there is none; the message names the nearest and all of them.
     """
+    if isinstance(name, Scenario):
+        return name
     if name not in SCENARIOS:
         raise unknown("scenario", name, SCENARIOS)
     return SCENARIOS[name]

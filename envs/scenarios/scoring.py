@@ -21,7 +21,8 @@ def build(real: type, road_functions) -> Functions:
     conclude(world, w, reward, terminated, step_duration, duration)   keep the result of a policy step
     """
     World, Road = world_struct(real), road_functions.Road
-    zero = real(0.0)
+    # A sum of float32 steps may fall short of their number times the step. In float64 it is highway-env's own sum.
+    zero, slack = real(0.0), real(0.1 if real is wp.float32 else 0.0)
     idm, meta = IDM, META
 
     @wp.func
@@ -45,8 +46,7 @@ def build(real: type, road_functions) -> Functions:
         world.episode_return[w] = world.episode_return[w] + reward
         world.episode_length[w] = world.episode_length[w] + 1
         world.terminated[w] = wp.where(terminated, 1, 0)
-        # A sum of float32 steps may fall short of their number times the step by less than this.
-        world.truncated[w] = wp.where(world.time[w] >= duration - real(0.1) * step_duration, 1, 0)
+        world.truncated[w] = wp.where(world.time[w] >= duration - slack * step_duration, 1, 0)
         world.ego_speed[w] = world.speed[w, 0]
         world.ego_crashed[w] = world.crashed[w, 0]
         if world.terminated[w] + world.truncated[w] != 0:
