@@ -31,7 +31,6 @@ from envs.state import IDM
 
 DENSITIES = (4, 8, 12, 16, 20, 24, 30, 36, 42, 48, 54)  # vehicles on the ring of 600 m
 SETTLE, MEASURE = 400, 60  # s
-HALF_CAR = 2.5  # m
 
 
 @dataclass
@@ -81,12 +80,11 @@ class Watch:
         state = simulation.state
         self._crashed = torch.zeros_like(state.crashed, dtype=torch.bool)
         self._off = torch.zeros_like(self._crashed)
-        self._past_line = torch.ones_like(self._crashed)
-        self._lane, self._signal = state.lane.clone(), state.signal.clone()
+        self._over = torch.ones_like(self._crashed)
+        self._lane, self._signal, self._earlier = state.lane.clone(), state.signal.clone(), state.signal.clone()
         if simulation.maps:
             lanes = [lane for network in simulation.maps for lane in network.lanes]
             self._half = torch.tensor([lane.width / 2 for lane in lanes])
-            self._length = torch.tensor([lane.length for lane in lanes])
             self._head = torch.full((len(lanes),), -1, dtype=torch.int64)
             first = 0
             for network in simulation.maps:
@@ -116,22 +114,22 @@ class Watch:
         self._off |= beside
         if not (self._head >= 0).any():
             return
-        # The front passes the line when the centre is half a car before the lane's end, or is on the way behind it.
+        # A driver steers to its way through the junction from the frame on after the one in which its front passed the
+        # line, half a car before the lane's end. It did so at red if the head showed red before and after that frame.
         head = self._head[state.target_lane.long()]
-        approaches = drives & (head >= 0)
-        past = torch.where(self._head[lane] >= 0, True, state.lane_s > self._length[lane] - HALF_CAR)
-        passes = approaches & past & ~self._past_line & (lane == self._lane)
-        # Red at the frame's end and at its beginning: a light that changes within the frame was amber for the driver.
-        red = (state.signal == RED) & (self._signal == RED)
-        count.red_lights += int((passes & red.gather(1, head.clamp(min=0))).sum())
-        self._past_line, self._lane, self._signal = past, lane, state.signal.clone()
+        over = drives & (head >= 0)
+        enters = over & ~self._over & (self._head[self._lane.long()] < 0)
+        shown = [signal.gather(1, head.clamp(min=0)) == RED for signal in (self._signal, self._earlier)]
+        count.red_lights += int((enters & shown[0] & shown[1]).sum())
+        self._over, self._lane = over, state.lane.clone()
+        self._signal, self._earlier = state.signal.clone(), self._signal
 
     def renew(self, ended: torch.Tensor) -> None:
         """Forget what was seen in worlds whose episode has ended."""
         self.count.episodes += int(ended.sum())
         self._crashed[ended] = False
         self._off[ended] = False
-        self._past_line[ended] = True
+        self._over[ended] = True
 
 
 def watch(name: str, args: Args, progress: Progress) -> Count:

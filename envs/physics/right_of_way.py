@@ -72,23 +72,37 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
             x = real(world.x[w, i])
             y = real(world.y[w, i])
             heading = real(world.heading[w, i])
-            speed = world.speed[w, i]
-            slip = world.sin_slip[w, i]
-            along = wp.sqrt(real(1.0) - slip * slip)
+            speed = real(world.speed[w, i])
+            slip = real(world.sin_slip[w, i])
+            crashed = bool(world.crashed[w, i] != 0)
             for t in range(count):
+                # A wreck rolls straight on and slows down; one that an impact awaits becomes a wreck with it.
+                if crashed:
+                    slip = real(0.0)
+                along = wp.sqrt(real(1.0) - slip * slip)
                 c = wp.cos(heading)
                 s = wp.sin(heading)
                 x = x + speed * (c * along - s * slip) * step
                 y = y + speed * (s * along + c * slip) * step
                 heading = heading + speed * slip / half_length * step
+                if crashed:
+                    speed = speed - speed * step
+                if t == 0 and world.has_impact[w, i] != 0:
+                    x = x + world.impact_x[w, i]
+                    y = y + world.impact_y[w, i]
+                    crashed = bool(True)
                 road.path[w, i, t, 0] = x
                 road.path[w, i, t, 1] = y
                 road.path[w, i, t, 2] = heading
         elif kind == dynamic:
             state = dynamic_motion.state_of(world, w, i)
-            steering = world.steering[w, i]
+            steering = real(world.steering[w, i])
+            wreck = real(0.0)
+            if world.crashed[w, i] != 0:
+                steering = real(0.0)
+                wreck = real(1.0)
             for t in range(count):
-                state = dynamic_motion.advance(state, steering, zero, step)
+                state = dynamic_motion.advance(state, steering, -wreck * state[3], step)
                 road.path[w, i, t, 0] = state[0]
                 road.path[w, i, t, 1] = state[1]
                 road.path[w, i, t, 2] = state[2]
