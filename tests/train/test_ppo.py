@@ -99,6 +99,12 @@ def assert_same_run(first: Path, second: Path):
         assert ours == theirs
 
 
+def whole_rows(run: Path) -> int:
+    """Rows of a run's metrics that are written to their end: the process may be in the middle of one."""
+    metrics = run / "metrics.jsonl"
+    return metrics.read_text().count("\n") if metrics.exists() else 0
+
+
 def wait_for(condition, process):
     deadline = time.monotonic() + 60
     while not condition():
@@ -111,7 +117,7 @@ def test_killed_it_goes_on_to_the_same_weights(whole, tmp_path, rollouts):
     run = tmp_path / "killed"
     process = small_command(run)
     if rollouts:
-        wait_for(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) >= rollouts, process)
+        wait_for(lambda: whole_rows(run) >= rollouts, process)
     else:
         wait_for((run / "config.json").exists, process)
     process.kill()
@@ -126,7 +132,7 @@ def test_killed_before_its_camera_it_goes_on_to_the_same_weights(tmp_path):
     undisturbed = ppo.train(dataclasses.replace(small, out=tmp_path / "whole"))
     run = tmp_path / "killed"
     process = small_command(run, small)
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) >= 7, process)
+    wait_for(lambda: whole_rows(run) >= 7, process)
     process.kill()
     process.wait()
     ppo.train(ppo.Args(resume=run))
@@ -136,7 +142,7 @@ def test_killed_before_its_camera_it_goes_on_to_the_same_weights(tmp_path):
 def test_sigterm_saves_and_says_how_to_go_on(whole, tmp_path):
     run = tmp_path / "stopped"
     process = small_command(run)
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) >= 2, process)
+    wait_for(lambda: whole_rows(run) >= 2, process)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
