@@ -132,6 +132,9 @@ class Simulation:
         if self.maps:
             self.road.longest = scenario.longest / 2
             self.road.unused = int(not scenario.uses_lanes)
+        if hasattr(scenario, "scripts"):
+            self.road.scripts = wp.array(scenario.scripts(), dtype=self.real, device=self.warp_device)
+            self.road.rules = 1
         if scenario.regulated:
             self.road.yield_period = int(scenario.simulation_frequency / right_of_way.FREQUENCY)
             paths = (self.num_worlds, scenario.slots, len(right_of_way.TIMES), 3)

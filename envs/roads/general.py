@@ -98,6 +98,7 @@ def build(real: type) -> Functions:
         cell_bound: wp.array(dtype=real)  # [entry] m
         yield_period: wp.int32  # frames between decisions on the right of way, 0 where there is none
         path: wp.array4d(dtype=real)  # [world, slot, time, (x, y, heading)] predicted for that
+        scripts: wp.array3d(dtype=real)  # [case, slot, column] of staged cases, see `envs.physics.scripted`
 
     @wp.func
     def local(road: wp.ref[Road], lane: int, x: real, y: real) -> vec2:
