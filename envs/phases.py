@@ -47,7 +47,7 @@ def build(real: type, road_module, task_module) -> Functions:
     @wp.func
     def count_slots(world: wp.ref[World], w: int):
         used = int(world.slots)
-        while used > world.agents and world.kind[w, used - 1] == 0:
+        while used > world.agents and world.vehicle[w, used - 1].kind == 0:
             used = used - 1
         world.used[w] = used
 
@@ -150,9 +150,9 @@ def driving(real: type, road_module) -> Functions:
     ):
         """The agents take their actions."""
         for i in range(world.agents):
-            kind = world.kind[w, i]
+            kind = world.vehicle[w, i].kind
             if kind == meta_kind:
-                world.target_lane[w, i] = road_functions.onward(world, road, w, i)
+                world.vehicle[w, i].target_lane = road_functions.onward(world, road, w, i)
                 act.meta(world, road, controls, w, i, int(commands[w, 2 * i]))
             elif kind == plain_kind or kind == dynamic_kind:
                 act.continuous(world, controls, w, i, commands[w, 2 * i], commands[w, 2 * i + 1])
@@ -160,18 +160,18 @@ def driving(real: type, road_module) -> Functions:
     @wp.func
     def command(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
         """A vehicle's steering and acceleration, from where everyone stands."""
-        kind = world.kind[w, i]
-        if (kind != idm_kind and kind != meta_kind) or world.crashed[w, i] != 0:
+        kind = world.vehicle[w, i].kind
+        if (kind != idm_kind and kind != meta_kind) or world.vehicle[w, i].crashed != 0:
             return
-        target = world.target_lane[w, i]
-        speed = world.speed[w, i]
+        target = world.vehicle[w, i].target_lane
+        speed = world.vehicle[w, i].speed
         place = road_functions.local_of(world, road, w, i, target)
         ahead = road_functions.heading_at(road, target, place[0] + speed * look_ahead)
-        world.sin_slip[w, i] = tracking.lane_keeping(place[1], ahead, world.heading[w, i], speed)
+        world.vehicle[w, i].sin_slip = tracking.lane_keeping(place[1], ahead, world.vehicle[w, i].heading, speed)
         if kind == meta_kind:
-            world.acceleration[w, i] = tracking.cruise(world.target_speed[w, i], speed)
+            world.vehicle[w, i].acceleration = tracking.cruise(world.vehicle[w, i].target_speed, speed)
             return
-        lane = world.lane[w, i]
+        lane = world.vehicle[w, i].lane
         leader = road_functions.front(world, road, w, i, lane)
         braking = lane_change.braking_for(world, road, driver, w, i, leader)
         if lane != target:
@@ -181,20 +181,22 @@ def driving(real: type, road_module) -> Functions:
             braking = wp.max(braking, rules.hold(world, road, driver, w, i))
         limit = road_functions.speed_limit(road, lane)
         acceleration = driver_law.free_acceleration(
-            driver, speed, world.target_speed[w, i], limit, world.exponent[w, i]
+            driver, speed, world.vehicle[w, i].target_speed, limit, world.vehicle[w, i].exponent
         )
-        world.acceleration[w, i] = wp.clamp(acceleration - braking, -driver.max_acceleration, driver.max_acceleration)
+        world.vehicle[w, i].acceleration = wp.clamp(
+            acceleration - braking, -driver.max_acceleration, driver.max_acceleration
+        )
 
     @wp.func
     def move(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
         """One frame of motion, then the lane that is now closest."""
-        kind = world.kind[w, i]
+        kind = world.vehicle[w, i].kind
         if kind == walker:
             rules.walk(world, road, w, i, dt)
             road_functions.closest_lane(world, road, w, i)
         if kind == 0 or kind >= obstacle:
             return
-        world.timer[w, i] = world.timer[w, i] + dt
+        world.vehicle[w, i].timer = world.vehicle[w, i].timer + dt
         if kind == dynamic_kind:
             dynamic_motion.integrate(world, w, i, dt)
         else:
@@ -206,6 +208,11 @@ def driving(real: type, road_module) -> Functions:
         @wp.func
         def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
             contact.collide(world, w, i, dt)
+
+        @wp.func
+        def collide_all(world: wp.ref[World], road: wp.ref[Road], w: int, dt: real):
+            for i in range(world.used[w]):
+                contact.collide(world, w, i, dt)
 
         @wp.func
         def foresee(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
@@ -226,6 +233,10 @@ def driving(real: type, road_module) -> Functions:
         @wp.func
         def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
             contact.collide_any(world, w, i, dt, road.longest)
+
+        @wp.func
+        def collide_all(world: wp.ref[World], road: wp.ref[Road], w: int, dt: real):
+            contact.collide_all(world, w, dt, road.longest)
 
         @wp.func
         def is_due(world: wp.ref[World], road: wp.ref[Road], w: int) -> bool:
@@ -265,8 +276,7 @@ def driving(real: type, road_module) -> Functions:
             for i in range(world.used[w]):
                 move(world, road, w, i, dt)
             road_functions.sort(world, w)
-            for i in range(world.used[w]):
-                collide(world, road, w, i, dt)
+            collide_all(world, road, w, dt)
 
     @wp.kernel(module="unique")
     def begin_step(

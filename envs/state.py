@@ -75,6 +75,7 @@ FIELDS = (
     Field("speed_index", "vehicle", "int", "1", "index of the target speed of a vehicle under meta-actions"),
     Field("kind", "vehicle", "int", "1", "what is in the slot, see `KINDS`; 0 where nothing is"),
     Field("form", "vehicle", "int", "1", "what it looks like, see `FORMS`"),
+    Field("look", "vehicle", "int", "1", "number of its paint or clothing, 0 for a random draw"),
     Field("changes_lanes", "vehicle", "int", "1", "1 where its driver may decide on a lane change"),
     Field("yields", "vehicle", "int", "1", "1 while its driver gives way at a crossing"),
     Field("sequence", "vehicle", "int", "1", "place in the order in which vehicles are visited"),
@@ -112,19 +113,28 @@ FIELDS = (
     Field("episode_return", "world", "real", "1", "sum of rewards since the episode began"),
     Field("episode_length", "world", "int", "1", "policy steps since the episode began"),
 )
-DIMENSIONS = {"vehicle": 2, "route": 3, "signal": 2, "junction": 2, "world": 1}
+DIMENSIONS = {"route": 3, "signal": 2, "junction": 2, "world": 1}
 
 # What things look like to a camera.
 FORMS = ("car", "van", "truck", "bus", "person", "cyclist", "cone", "barrier", "debris", "wall", "ground marking")
 
 
 @functools.cache
+def vehicle_struct(real: type):
+    """What a slot holds: every field of scope "vehicle", reals before integers."""
+    fields = sorted((field for field in FIELDS if field.scope == "vehicle"), key=lambda field: field.kind != "real")
+    annotations = {field.name: real if field.kind == "real" else wp.int32 for field in fields}
+    return wp.struct(type("Vehicle", (), {"__annotations__": annotations, "__module__": __name__}))
+
+
+@functools.cache
 def world_struct(real: type):
-    """The Warp struct that kernels receive: one array a field, and the numbers of slots and of agents."""
-    annotations = {}
+    """The struct that kernels receive: the slots, an array for each other field, the numbers of slots and agents."""
+    annotations = {"vehicle": wp.array(dtype=vehicle_struct(real), ndim=2)}
     for field in FIELDS:
-        element = real if field.kind == "real" else wp.int32
-        annotations[field.name] = wp.array(dtype=element, ndim=DIMENSIONS[field.scope])
+        if field.scope != "vehicle":
+            element = real if field.kind == "real" else wp.int32
+            annotations[field.name] = wp.array(dtype=element, ndim=DIMENSIONS[field.scope])
     annotations["slots"] = wp.int32
     annotations["agents"] = wp.int32
     return wp.struct(type("World", (), {"__annotations__": annotations, "__module__": __name__}))
@@ -164,13 +174,15 @@ class WorldState:
         self.warp.slots, self.warp.agents = slots, agents
         self.tensors: dict[str, torch.Tensor] = {}
         shapes = {
-            "vehicle": (num_worlds, slots),
             "route": (num_worlds, slots, route_steps),
             "signal": (num_worlds, signals),
             "junction": (num_worlds, junctions),
             "world": (num_worlds,),
         }
+        self._add_vehicles(num_worlds, slots)
         for field in FIELDS:
+            if field.scope == "vehicle":
+                continue
             shape = shapes[field.scope]
             tensor = torch.zeros(shape, dtype=TORCH[dtype] if field.kind == "real" else torch.int32, device=device)
             self.tensors[field.name] = tensor
@@ -180,6 +192,19 @@ class WorldState:
         self.used.fill_(slots)
         self.rank.copy_(self.order)
         self.world_id.copy_(torch.arange(num_worlds, dtype=torch.int32, device=device))
+
+    def _add_vehicles(self, num_worlds: int, slots: int) -> None:
+        """One struct a slot in memory, and each of its fields as a tensor that looks into them."""
+        Vehicle = vehicle_struct(scalar(self.dtype))
+        size = wp.types.type_size_in_bytes(Vehicle)
+        memory = torch.zeros((num_worlds, slots, size), dtype=torch.uint8, device=self.device)
+        for name, variable in Vehicle.vars.items():
+            dtype = torch.int32 if variable.type is wp.int32 else TORCH[self.dtype]
+            offset = getattr(Vehicle.ctype, name).offset
+            self.tensors[name] = memory.view(dtype)[..., offset // dtype.itemsize]
+        device = wp.device_from_torch(self.device)
+        self.warp.vehicle = wp.array(ptr=memory.data_ptr(), shape=(num_worlds, slots), dtype=Vehicle, device=device)
+        self._memory = memory
 
     def __getattr__(self, name: str) -> torch.Tensor:
         try:

@@ -513,6 +513,7 @@ def import_state(simulation: Simulation, world: int, env: gymnasium.Env) -> None
 
 
 _ABSENT = {
+    "look": 0.0,
     "x": 0.0,
     "y": 0.0,
     "heading": 0.0,

@@ -50,14 +50,14 @@ def build(real: type, road_functions) -> Functions:
     def meta(world: wp.ref[World], road: wp.ref[Road], speeds: Controls, w: int, i: int, action: int):
         if action >= 3:
             step = wp.where(action == 3, 1, -1)
-            index = wp.clamp(index_of(speeds, world.speed[w, i]) + step, 0, speeds.count - 1)
-            world.speed_index[w, i] = index
-            world.target_speed[w, i] = speed_of(speeds, index)
+            index = wp.clamp(index_of(speeds, world.vehicle[w, i].speed) + step, 0, speeds.count - 1)
+            world.vehicle[w, i].speed_index = index
+            world.vehicle[w, i].target_speed = speed_of(speeds, index)
         elif action != 1:
-            target = world.target_lane[w, i]
+            target = world.vehicle[w, i].target_lane
             lane = wp.where(action == 0, left_of(road, target), right_of(road, target))
             if lane >= 0 and reachable(world, road, w, i, lane):
-                world.target_lane[w, i] = lane
+                world.vehicle[w, i].target_lane = lane
 
     @wp.func
     def scaled(action: wp.float32, low: wp.float32, high: wp.float32) -> real:
@@ -69,11 +69,11 @@ def build(real: type, road_functions) -> Functions:
     def continuous(
         world: wp.ref[World], controls: Controls, w: int, i: int, throttle: wp.float32, steering: wp.float32
     ):
-        world.acceleration[w, i] = scaled(throttle, controls.acceleration_low, controls.acceleration_high)
+        world.vehicle[w, i].acceleration = scaled(throttle, controls.acceleration_low, controls.acceleration_high)
         angle = scaled(steering, controls.steering_low, controls.steering_high)
-        world.steering[w, i] = angle
+        world.vehicle[w, i].steering = angle
         # beta = atan(tan(delta) / 2), of which the bicycle model wants the sine.
         t = half * wp.tan(angle)
-        world.sin_slip[w, i] = t / wp.sqrt(one + t * t)
+        world.vehicle[w, i].sin_slip = t / wp.sqrt(one + t * t)
 
     return Functions(Controls=Controls, speed_of=speed_of, index_of=index_of, meta=meta, continuous=continuous)

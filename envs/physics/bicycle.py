@@ -31,9 +31,9 @@ def build(real: type) -> Functions:
 
     @wp.func
     def bounded(world: wp.ref[World], w: int, i: int) -> real:
-        speed = world.speed[w, i]
-        acceleration = world.acceleration[w, i]
-        if world.crashed[w, i] != 0:
+        speed = world.vehicle[w, i].speed
+        acceleration = world.vehicle[w, i].acceleration
+        if world.vehicle[w, i].crashed != 0:
             acceleration = -speed
         if speed > max_speed:
             acceleration = wp.min(acceleration, max_speed - speed)
@@ -43,32 +43,32 @@ def build(real: type) -> Functions:
 
     @wp.func
     def integrate(world: wp.ref[World], w: int, i: int, dt: real):
-        speed = world.speed[w, i]
+        speed = world.vehicle[w, i].speed
         acceleration = bounded(world, w, i)
-        sin_slip = world.sin_slip[w, i]
-        if world.crashed[w, i] != 0:
+        sin_slip = world.vehicle[w, i].sin_slip
+        if world.vehicle[w, i].crashed != 0:
             sin_slip = zero
         # The bounded command is what is kept: a vehicle that no longer acts (a crashed one) repeats it.
-        world.acceleration[w, i] = acceleration
-        world.sin_slip[w, i] = sin_slip
+        world.vehicle[w, i].acceleration = acceleration
+        world.vehicle[w, i].sin_slip = sin_slip
 
         cos_slip = wp.sqrt(one - sin_slip * sin_slip)
-        c = world.cos_heading[w, i]
-        s = world.sin_heading[w, i]
-        x = world.x[w, i] + speed * (c * cos_slip - s * sin_slip) * dt
-        y = world.y[w, i] + speed * (s * cos_slip + c * sin_slip) * dt
-        if world.has_impact[w, i] != 0:
-            x = x + world.impact_x[w, i]
-            y = y + world.impact_y[w, i]
-            world.crashed[w, i] = 1
-            world.has_impact[w, i] = 0
-        world.x[w, i] = x
-        world.y[w, i] = y
+        c = world.vehicle[w, i].cos_heading
+        s = world.vehicle[w, i].sin_heading
+        x = world.vehicle[w, i].x + speed * (c * cos_slip - s * sin_slip) * dt
+        y = world.vehicle[w, i].y + speed * (s * cos_slip + c * sin_slip) * dt
+        if world.vehicle[w, i].has_impact != 0:
+            x = x + world.vehicle[w, i].impact_x
+            y = y + world.vehicle[w, i].impact_y
+            world.vehicle[w, i].crashed = 1
+            world.vehicle[w, i].has_impact = 0
+        world.vehicle[w, i].x = x
+        world.vehicle[w, i].y = y
         if sin_slip != zero:
-            heading = world.heading[w, i] + speed * sin_slip / half_length * dt
-            world.heading[w, i] = heading
-            world.cos_heading[w, i] = cosine(heading)
-            world.sin_heading[w, i] = sine(heading)
-        world.speed[w, i] = speed + acceleration * dt
+            heading = world.vehicle[w, i].heading + speed * sin_slip / half_length * dt
+            world.vehicle[w, i].heading = heading
+            world.vehicle[w, i].cos_heading = cosine(heading)
+            world.vehicle[w, i].sin_heading = sine(heading)
+        world.vehicle[w, i].speed = speed + acceleration * dt
 
     return Functions(integrate=integrate, bounded=bounded)

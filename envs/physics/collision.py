@@ -18,6 +18,7 @@ from envs.state import ABSENT, LANDMARK, OBSTACLE, world_struct
 
 # Partners are sought as far as two boxes can be that may touch, with this share above the top speed.
 SPEED_SLACK = 1.25
+BITS = 64  # vehicles of a world that one integer can mark
 LARGEST_DIAGONAL = 6.0  # m, of any box on a sorted road: highway-env's cars measure 5.39 m across
 
 
@@ -27,7 +28,7 @@ def build(real: type, inline: bool | None = None) -> Functions:
     World = world_struct(real)
     half, zero = real(0.5), real(0.0)
     top_speed, largest = real(MAX_SPEED * SPEED_SLACK), real(LARGEST_DIAGONAL)
-    absent, obstacle, landmark = ABSENT, OBSTACLE, LANDMARK
+    absent, obstacle, landmark, most = ABSENT, OBSTACLE, LANDMARK, BITS
 
     @wp.struct
     class Contact:
@@ -50,14 +51,14 @@ def build(real: type, inline: bool | None = None) -> Functions:
         contact = Contact()
         contact.now = 1
         contact.soon = 1
-        ca = world.cos_heading[w, a]
-        sa = world.sin_heading[w, a]
-        cb = world.cos_heading[w, b]
-        sb = world.sin_heading[w, b]
-        dx = world.x[w, b] - world.x[w, a]
-        dy = world.y[w, b] - world.y[w, a]
-        move_x = (world.speed[w, a] * ca - world.speed[w, b] * cb) * dt
-        move_y = (world.speed[w, a] * sa - world.speed[w, b] * sb) * dt
+        ca = world.vehicle[w, a].cos_heading
+        sa = world.vehicle[w, a].sin_heading
+        cb = world.vehicle[w, b].cos_heading
+        sb = world.vehicle[w, b].sin_heading
+        dx = world.vehicle[w, b].x - world.vehicle[w, a].x
+        dy = world.vehicle[w, b].y - world.vehicle[w, a].y
+        move_x = (world.vehicle[w, a].speed * ca - world.vehicle[w, b].speed * cb) * dt
+        move_y = (world.vehicle[w, a].speed * sa - world.vehicle[w, b].speed * sb) * dt
         least = real(1.0e30)
         for k in range(4):
             # Axes in the order in which highway-env meets them: along a, across a, along b, across b.
@@ -73,10 +74,12 @@ def build(real: type, inline: bool | None = None) -> Functions:
                 nx = -sb
                 ny = cb
             reach_a = half * (
-                world.length[w, a] * wp.abs(nx * ca + ny * sa) + world.width[w, a] * wp.abs(ny * ca - nx * sa)
+                world.vehicle[w, a].length * wp.abs(nx * ca + ny * sa)
+                + world.vehicle[w, a].width * wp.abs(ny * ca - nx * sa)
             )
             reach_b = half * (
-                world.length[w, b] * wp.abs(nx * cb + ny * sb) + world.width[w, b] * wp.abs(ny * cb - nx * sb)
+                world.vehicle[w, b].length * wp.abs(nx * cb + ny * sb)
+                + world.vehicle[w, b].width * wp.abs(ny * cb - nx * sb)
             )
             center = nx * dx + ny * dy
             if interval_distance(center, reach_a, reach_b, zero) > zero:
@@ -93,88 +96,125 @@ def build(real: type, inline: bool | None = None) -> Functions:
                 contact.y = sign * ny
         return contact
 
+    @wp.func(inline=inline)
+    def contact_of(world: wp.ref[World], w: int, k: int, j: int, dt: real) -> Contact:
+        """How the boxes of k, a vehicle, and j touch, by the rules of who can; the translation is for the one that is
+        first in the sequence."""
+        none = Contact()
+        if world.vehicle[w, j].kind == absent:
+            return none
+        if world.vehicle[w, k].checks_collisions == 0 and world.vehicle[w, j].checks_collisions == 0:
+            return none
+        a = wp.where(world.vehicle[w, k].sequence < world.vehicle[w, j].sequence, k, j)
+        dx = world.vehicle[w, j].x - world.vehicle[w, k].x
+        dy = world.vehicle[w, j].y - world.vehicle[w, k].y
+        length = world.vehicle[w, k].length
+        width = world.vehicle[w, k].width
+        diagonal = wp.sqrt(length * length + width * width)
+        length_j = world.vehicle[w, j].length
+        width_j = world.vehicle[w, j].width
+        other = wp.sqrt(length_j * length_j + width_j * width_j)
+        # highway-env's first test takes the lower-numbered vehicle's speed only.
+        near = half * (diagonal + other) + world.vehicle[w, a].speed * dt
+        if near < zero or dx * dx + dy * dy > near * near:
+            return none
+        if world.vehicle[w, j].kind >= obstacle:
+            # Walls are long: most of what their reach suggests, their own axes exclude.
+            beyond = diagonal * half + wp.abs(world.vehicle[w, k].speed) * dt
+            c = world.vehicle[w, j].cos_heading
+            s = world.vehicle[w, j].sin_heading
+            if wp.abs(dx * c + dy * s) > half * length_j + beyond or wp.abs(dy * c - dx * s) > half * width_j + beyond:
+                return none
+        return overlap(world, w, a, k + j - a, dt)
+
     @wp.func
     def meet(world: wp.ref[World], w: int, k: int, j: int, dt: real, last: int) -> int:
         """Crash k into j where they touch; returns the slot whose impact k has taken, j or the `last` one."""
-        if world.kind[w, j] == absent or (world.checks_collisions[w, k] == 0 and world.checks_collisions[w, j] == 0):
-            return last
-        a = wp.where(world.sequence[w, k] < world.sequence[w, j], k, j)
-        b = k + j - a
-        dx = world.x[w, j] - world.x[w, k]
-        dy = world.y[w, j] - world.y[w, k]
-        length = world.length[w, k]
-        width = world.width[w, k]
-        diagonal = wp.sqrt(length * length + width * width)
-        other = wp.sqrt(world.length[w, j] * world.length[w, j] + world.width[w, j] * world.width[w, j])
-        # highway-env's first test takes the lower-numbered vehicle's speed only.
-        near = half * (diagonal + other) + world.speed[w, a] * dt
-        if near < zero or dx * dx + dy * dy > near * near:
-            return last
-        stands = world.kind[w, j] >= obstacle
-        if stands:
-            # Walls are long: most of what their reach suggests, their own axes exclude.
-            beyond = diagonal * half + wp.abs(world.speed[w, k]) * dt
-            c = world.cos_heading[w, j]
-            s = world.sin_heading[w, j]
-            if (
-                wp.abs(dx * c + dy * s) > half * world.length[w, j] + beyond
-                or wp.abs(dy * c - dx * s) > half * world.width[w, j] + beyond
-            ):
-                return last
-        contact = overlap(world, w, a, b, dt)
-        if world.kind[w, j] == landmark:
+        contact = contact_of(world, w, k, j, dt)
+        if world.vehicle[w, j].kind == landmark:
             if contact.now != 0:
-                world.crashed[w, j] = 1
+                world.vehicle[w, j].crashed = 1
             return last
+        stands = world.vehicle[w, j].kind >= obstacle
         if contact.now != 0:
-            world.crashed[w, k] = 1
+            world.vehicle[w, k].crashed = 1
             if stands:
-                world.crashed[w, j] = 1
-        if contact.soon != 0 and (last < 0 or world.sequence[w, j] > world.sequence[w, last]):
+                world.vehicle[w, j].crashed = 1
+        if contact.soon != 0 and (last < 0 or world.vehicle[w, j].sequence > world.vehicle[w, last].sequence):
             # What stands does not give way.
             share = wp.where(stands, real(1.0), half)
-            push = wp.where(k == a, share, -share)
-            world.impact_x[w, k] = push * contact.x
-            world.impact_y[w, k] = push * contact.y
-            world.has_impact[w, k] = 1
+            push = wp.where(world.vehicle[w, k].sequence < world.vehicle[w, j].sequence, share, -share)
+            world.vehicle[w, k].impact_x = push * contact.x
+            world.vehicle[w, k].impact_y = push * contact.y
+            world.vehicle[w, k].has_impact = 1
             return j
         return last
 
     @wp.func
     def collide(world: wp.ref[World], w: int, k: int, dt: real):
         """k's collisions, where slots are sorted by x."""
-        if world.kind[w, k] == absent or world.kind[w, k] >= obstacle:
+        if world.vehicle[w, k].kind == absent or world.vehicle[w, k].kind >= obstacle:
             return
-        x = world.x[w, k]
-        y = world.y[w, k]
+        x = world.vehicle[w, k].x
+        y = world.vehicle[w, k].y
         window = largest + top_speed * dt
         last = int(-1)
         for side in range(2):
             step = 1 - 2 * side
-            r = world.rank[w, k] + step
+            r = world.vehicle[w, k].rank + step
             while r >= 0 and r < world.slots:
-                j = world.order[w, r]
+                j = world.vehicle[w, r].order
                 r = r + step
-                if wp.abs(world.x[w, j] - x) > window:
+                if wp.abs(world.vehicle[w, j].x - x) > window:
                     break
-                if wp.abs(world.y[w, j] - y) < window:
+                if wp.abs(world.vehicle[w, j].y - y) < window:
                     last = meet(world, w, k, j, dt, last)
 
-    @wp.func
+    @wp.func(inline=inline)
     def collide_any(world: wp.ref[World], w: int, k: int, dt: real, longest: real):
         """The same in no order, by each box's reach, of which none is more than `longest`."""
-        if world.kind[w, k] == absent or world.kind[w, k] >= obstacle:
+        if world.vehicle[w, k].kind == absent or world.vehicle[w, k].kind >= obstacle:
             return
-        x = world.x[w, k]
-        y = world.y[w, k]
-        window = world.reach[w, k] + top_speed * dt
+        x = world.vehicle[w, k].x
+        y = world.vehicle[w, k].y
+        window = world.vehicle[w, k].reach + top_speed * dt
         last = int(-1)
         for j in range(world.used[w]):
             # One condition after the other: Warp evaluates both sides of an `and`.
-            dx = wp.abs(world.x[w, j] - x)
+            dx = wp.abs(world.vehicle[w, j].x - x)
             if dx < window + longest:
-                near = window + world.reach[w, j]
-                if dx < near and wp.abs(world.y[w, j] - y) < near and j != k:
+                near = window + world.vehicle[w, j].reach
+                if dx < near and wp.abs(world.vehicle[w, j].y - y) < near and j != k:
                     last = meet(world, w, k, j, dt, last)
 
-    return Functions(overlap=overlap, collide=collide, collide_any=collide_any)
+    @wp.func
+    def collide_all(world: wp.ref[World], w: int, dt: real, longest: real):
+        """`collide_any` of every vehicle of a world: each pair is looked at once, and mostly nobody touches anybody."""
+        used = world.used[w]
+        if used > most:
+            for k in range(used):
+                collide_any(world, w, k, dt, longest)
+            return
+        touched = wp.uint64(0)
+        for k in range(used):
+            x = world.vehicle[w, k].x
+            y = world.vehicle[w, k].y
+            kind = world.vehicle[w, k].kind
+            window = world.vehicle[w, k].reach + top_speed * dt
+            for j in range(k + 1, used):
+                dx = wp.abs(world.vehicle[w, j].x - x)
+                if dx < window + longest:
+                    near = window + world.vehicle[w, j].reach
+                    if dx < near and wp.abs(world.vehicle[w, j].y - y) < near:
+                        # The vehicle of the two is the one that is asked.
+                        contact = contact_of(
+                            world, w, wp.where(kind < obstacle, k, j), wp.where(kind < obstacle, j, k), dt
+                        )
+                        if contact.now + contact.soon != 0:
+                            touched = touched | (wp.uint64(1) << wp.uint64(k)) | (wp.uint64(1) << wp.uint64(j))
+        if touched != wp.uint64(0):
+            for k in range(used):
+                if (touched >> wp.uint64(k)) & wp.uint64(1) != wp.uint64(0):
+                    collide_any(world, w, k, dt, longest)
+
+    return Functions(overlap=overlap, collide=collide, collide_any=collide_any, collide_all=collide_all)

@@ -61,12 +61,12 @@ def build(real: type) -> Functions:
     @wp.func
     def state_of(world: wp.ref[World], w: int, i: int) -> vec6:
         return vec6(
-            world.x[w, i],
-            world.y[w, i],
-            world.heading[w, i],
-            world.speed[w, i],
-            world.lateral_speed[w, i],
-            world.yaw_rate[w, i],
+            world.vehicle[w, i].x,
+            world.vehicle[w, i].y,
+            world.vehicle[w, i].heading,
+            world.vehicle[w, i].speed,
+            world.vehicle[w, i].lateral_speed,
+            world.vehicle[w, i].yaw_rate,
         )
 
     @wp.func
@@ -83,19 +83,19 @@ def build(real: type) -> Functions:
     @wp.func
     def integrate(world: wp.ref[World], w: int, i: int, dt: real):
         acceleration = bounded(world, w, i)
-        steering = wp.clamp(world.steering[w, i], -right_angle, right_angle)
-        if world.crashed[w, i] != 0:
+        steering = wp.clamp(world.vehicle[w, i].steering, -right_angle, right_angle)
+        if world.vehicle[w, i].crashed != 0:
             steering = zero
-        world.acceleration[w, i] = acceleration
-        world.steering[w, i] = steering
+        world.vehicle[w, i].acceleration = acceleration
+        world.vehicle[w, i].steering = steering
         end = advance(state_of(world, w, i), steering, acceleration, dt)
-        world.x[w, i] = end[0]
-        world.y[w, i] = end[1]
-        world.heading[w, i] = end[2]
-        world.cos_heading[w, i] = wp.cos(end[2])
-        world.sin_heading[w, i] = wp.sin(end[2])
-        world.speed[w, i] = end[3]
-        world.lateral_speed[w, i] = end[4]
-        world.yaw_rate[w, i] = end[5]
+        world.vehicle[w, i].x = end[0]
+        world.vehicle[w, i].y = end[1]
+        world.vehicle[w, i].heading = end[2]
+        world.vehicle[w, i].cos_heading = wp.cos(end[2])
+        world.vehicle[w, i].sin_heading = wp.sin(end[2])
+        world.vehicle[w, i].speed = end[3]
+        world.vehicle[w, i].lateral_speed = end[4]
+        world.vehicle[w, i].yaw_rate = end[5]
 
     return Functions(vec6=vec6, slope=slope, advance=advance, state_of=state_of, integrate=integrate)

@@ -101,15 +101,18 @@ def build(real: type) -> Functions:
     @wp.func
     def approach_rate(world: wp.ref[World], w: int, i: int, j: int) -> real:
         """Speed of i relative to j along i's direction [m/s]."""
-        along = world.cos_heading[w, j] * world.cos_heading[w, i] + world.sin_heading[w, j] * world.sin_heading[w, i]
-        return world.speed[w, i] - world.speed[w, j] * along
+        along = (
+            world.vehicle[w, j].cos_heading * world.vehicle[w, i].cos_heading
+            + world.vehicle[w, j].sin_heading * world.vehicle[w, i].sin_heading
+        )
+        return world.vehicle[w, i].speed - world.vehicle[w, j].speed * along
 
     @wp.func
     def braking(world: wp.ref[World], driver: Driver, w: int, i: int, j: int, gap: real) -> real:
         """What the law asks of i to brake for j, `gap` ahead of it, or 0 where there is no j [m/s2]."""
         if j < 0:
             return zero
-        return interaction(driver, world.speed[w, i], approach_rate(world, w, i, j), gap)
+        return interaction(driver, world.vehicle[w, i].speed, approach_rate(world, w, i, j), gap)
 
     return Functions(
         Driver=Driver,

@@ -68,24 +68,24 @@ def build(real: type, road_functions, law) -> Functions:
 
     @wp.func
     def steered_lane(world: wp.ref[World], w: int, i: int) -> int:
-        if world.kind[w, i] == idm or world.kind[w, i] == meta:
-            return world.target_lane[w, i]
-        return world.lane[w, i]
+        if world.vehicle[w, i].kind == idm or world.vehicle[w, i].kind == meta:
+            return world.vehicle[w, i].target_lane
+        return world.vehicle[w, i].lane
 
     @wp.func
     def following(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int, step: int) -> wp.vec2i:
         """The lane after `lane` from that step of i's route on, -1 where the road ends, and the step after that."""
-        here = road.lane_road[lane]
+        here = road.of_lane[lane].road
         node = road.road_to[here]
         at = int(step)
         ahead = int(-1)
         place = int(-1)
-        if at < world.route_end[w, i] and world.route[w, i, at] / places == here:
+        if at < world.vehicle[w, i].route_end and world.route[w, i, at] / places == here:
             at = at + 1
-        if at < world.route_end[w, i] and road.road_from[world.route[w, i, at] / places] == node:
+        if at < world.vehicle[w, i].route_end and road.road_from[world.route[w, i, at] / places] == node:
             ahead = world.route[w, i, at] / places
             place = world.route[w, i, at] % places - 1
-        end = position(road.lanes, lane, road.lanes.length[lane], zero)
+        end = position(road.lanes, lane, road.lanes.lane[lane].length, zero)
         found = int(-1)
         least = real(far)
         for k in range(road.node_first[node], road.node_first[node + 1]):
@@ -95,7 +95,7 @@ def build(real: type, road_functions, law) -> Functions:
                 count = road.road_lanes[candidate]
                 if count == road.road_lanes[here]:
                     # Places go on, unless the route asks for another.
-                    first = first + wp.where(place >= 0, place, road.lane_place[lane])
+                    first = first + wp.where(place >= 0, place, road.of_lane[lane].place)
                     count = 1
                 for n in range(first, first + count):
                     start = position(road.lanes, n, zero, zero)
@@ -112,21 +112,21 @@ def build(real: type, road_functions, law) -> Functions:
         s = local_of(world, road, w, i, lane)[0]
         if road.ways.of_lane[lane] == way:
             return s + road.ways.shift[lane]
-        if road.road_to[road.lane_road[lane]] == road.road_from[road.lane_road[way]]:
-            return s - road.lanes.length[lane]
+        if road.road_to[road.of_lane[lane].road] == road.road_from[road.of_lane[way].road]:
+            return s - road.lanes.lane[lane].length
         return s + road.ways.length[way]
 
     @wp.func
     def note(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
         """Set a vehicle's way, and whether it is inside."""
-        if world.kind[w, i] == 0 or world.kind[w, i] >= obstacle:
+        if world.vehicle[w, i].kind == 0 or world.vehicle[w, i].kind >= obstacle:
             return
-        record = world.yields[w, i]
+        record = world.vehicle[w, i].yields
         stage = record % stages
         way = record / stages
         lane = steered_lane(world, w, i)
         on = road.ways.of_lane[lane]
-        reach_ahead = half * world.length[w, i]
+        reach_ahead = half * world.vehicle[w, i].length
         if stage >= inside and (on < 0 or on == way):
             if travelled(world, road, w, i, way) - reach_ahead <= road.ways.clear[way]:
                 return
@@ -135,26 +135,26 @@ def build(real: type, road_functions, law) -> Functions:
         front = real(0.0)
         if on >= 0:
             front = s + road.ways.shift[lane] + reach_ahead
-            if front - world.length[w, i] <= road.ways.clear[on]:
+            if front - world.vehicle[w, i].length <= road.ways.clear[on]:
                 found = on
-        elif road.ways.ahead[lane] != 0 and s > road.lanes.length[lane] - sight:
-            ahead = following(world, road, w, i, lane, world.route_at[w, i])[0]
+        elif road.ways.ahead[lane] != 0 and s > road.lanes.lane[lane].length - sight:
+            ahead = following(world, road, w, i, lane, world.vehicle[w, i].route_at)[0]
             if ahead >= 0 and road.ways.of_lane[ahead] >= 0:
                 found = ahead
-                front = s - road.lanes.length[lane] + reach_ahead
+                front = s - road.lanes.lane[lane].length + reach_ahead
         if found < 0:
-            world.yields[w, i] = 0
+            world.vehicle[w, i].yields = 0
         elif front > road.ways.wait[found] + entered:
             head = road.ways.head[found]
             stopped = way == found and stage >= waits and stage <= committed and head >= 0
             if stopped and world.signal[w, wp.max(head, 0)] == red:
-                world.yields[w, i] = ran + stages * found
+                world.vehicle[w, i].yields = ran + stages * found
                 if i == 0:
                     world.red_lights[w] = world.red_lights[w] + 1
             else:
-                world.yields[w, i] = inside + stages * found
+                world.vehicle[w, i].yields = inside + stages * found
         elif way != found or stage == 0 or stage >= inside:
-            world.yields[w, i] = waits + stages * found
+            world.vehicle[w, i].yields = waits + stages * found
 
     # --- who may go ----------------------------------------------------------------------------------------------
 
@@ -173,17 +173,17 @@ def build(real: type, road_functions, law) -> Functions:
     @wp.func
     def arrival(world: wp.ref[World], road: wp.ref[Road], w: int, j: int, way: int, distance: real) -> real:
         """When a front bumper so far from a point may be there: a driver may speed up, an agent keeps its speed [s]."""
-        speed = wp.max(world.speed[w, j], zero)
-        if world.kind[w, j] != idm:
+        speed = wp.max(world.vehicle[w, j].speed, zero)
+        if world.vehicle[w, j].kind != idm:
             return wp.max(distance, zero) / wp.max(speed, real(0.1))
-        limit = wp.max(road.lanes.speed_limit[way], road.lanes.speed_limit[steered_lane(world, w, j)])
+        limit = wp.max(road.lanes.lane[way].speed_limit, road.lanes.lane[steered_lane(world, w, j)].speed_limit)
         return duration(distance, speed, limit)
 
     @wp.func
     def clearing(world: wp.ref[World], road: wp.ref[Road], w: int, j: int, way: int, distance: real) -> real:
         """When its rear will be past a point so far ahead of it [s]."""
-        limit = road.lanes.speed_limit[way]
-        return duration(distance, wp.clamp(world.speed[w, j], zero, limit), limit)
+        limit = road.lanes.lane[way].speed_limit
+        return duration(distance, wp.clamp(world.vehicle[w, j].speed, zero, limit), limit)
 
     @wp.func
     def rank(world: wp.ref[World], road: wp.ref[Road], w: int, way: int) -> int:
@@ -191,7 +191,7 @@ def build(real: type, road_functions, law) -> Functions:
         protected = bool(False)
         if head >= 0:
             protected = world.signal[w, head] == green
-        return road.priority[way] + wp.where(protected, 1000, 0)
+        return road.of_lane[way].priority + wp.where(protected, 1000, 0)
 
     @wp.func
     def conflict_of(road: wp.ref[Road], way: int, other: int) -> int:
@@ -205,11 +205,11 @@ def build(real: type, road_functions, law) -> Functions:
         world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int, way: int, k: int, s: real, t: real, firm: bool
     ) -> bool:
         """Whether i, at s on its way, need not wait for j, at t on the way of conflict k."""
-        record = world.yields[w, j]
+        record = world.vehicle[w, j].yields
         stage = record % stages
         other = record / stages
-        half_i = half * world.length[w, i]
-        half_j = half * world.length[w, j]
+        half_i = half * world.vehicle[w, i].length
+        half_j = half * world.vehicle[w, j].length
         left = road.ways.other_ends[k] + half_j - t
         if left < zero or stage == blocked:
             return True
@@ -235,21 +235,21 @@ def build(real: type, road_functions, law) -> Functions:
         if head >= 0:
             if world.signal[w, head] == red or world.signal[w, head] == amber:
                 return blocked
-        speed = world.speed[w, i]
-        rest = road.ways.wait[way] - half * world.length[w, i] - s
+        speed = world.vehicle[w, i].speed
+        rest = road.ways.wait[way] - half * world.vehicle[w, i].length - s
         firm = speed * speed >= two * gentle * wp.max(rest, zero)
         lane = steered_lane(world, w, i)
         onto = road.ways.onto[way]
         # Room behind the junction: what is free there, and what those need who will be there before.
         free = real(far)
-        needed = world.length[w, i] + room
+        needed = world.vehicle[w, i].length + room
         result = int(granted)
         for j in range(world.slots):
-            if j != i and world.kind[w, j] != 0 and world.kind[w, j] < obstacle:
-                record = world.yields[w, j]
+            if j != i and world.vehicle[w, j].kind != 0 and world.vehicle[w, j].kind < obstacle:
+                record = world.vehicle[w, j].yields
                 stage = record % stages
                 other = record / stages
-                tail = -half * world.length[w, j] + outlook * wp.max(world.speed[w, j], zero)
+                tail = -half * world.vehicle[w, j].length + outlook * wp.max(world.vehicle[w, j].speed, zero)
                 lane_j = steered_lane(world, w, j)
                 if stage == 0:
                     if lane_j == onto:
@@ -257,14 +257,14 @@ def build(real: type, road_functions, law) -> Functions:
                 else:
                     t = travelled(world, road, w, j, other)
                     if stage < inside and lane_j == lane and t > s:
-                        agent = world.kind[w, j] != idm
-                        if stage <= blocked or (agent and world.speed[w, j] < stands):
+                        agent = world.vehicle[w, j].kind != idm
+                        if stage <= blocked or (agent and world.vehicle[w, j].speed < stands):
                             return blocked
                     if onto >= 0 and road.ways.onto[other] == onto:
                         if t > road.ways.length[other]:
                             free = wp.min(free, t - road.ways.length[other] + tail)
                         elif stage >= inside or (stage >= granted and (lane_j != lane or t > s)):
-                            needed = needed + world.length[w, j] + room
+                            needed = needed + world.vehicle[w, j].length + room
                     elif lane_j == onto:
                         free = wp.min(free, local_of(world, road, w, j, lane_j)[0] + tail)
                     k = conflict_of(road, way, other)
@@ -289,23 +289,23 @@ def build(real: type, road_functions, law) -> Functions:
         k = road.ways.junction[way]
         left = road.plans.amber[road.plans.first[world.map[w]] + k] - world.phase_time[w, k]
         # Who turns slows down to the speed of the bend.
-        at_line = wp.min(speed, road.lanes.speed_limit[way])
+        at_line = wp.min(speed, road.lanes.lane[way].speed_limit)
         late = shown == red or two * (rest + entered) > left * (speed + at_line)
         return speed * speed <= two * wp.where(late, hard, comfort) * rest
 
     @wp.func
     def decide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
         """Set the stage of a vehicle before a junction."""
-        if world.kind[w, i] == 0 or world.kind[w, i] >= obstacle:
+        if world.vehicle[w, i].kind == 0 or world.vehicle[w, i].kind >= obstacle:
             return
-        stage = world.yields[w, i] % stages
-        way = world.yields[w, i] / stages
+        stage = world.vehicle[w, i].yields % stages
+        way = world.vehicle[w, i].yields / stages
         if stage == 0 or stage >= inside:
             return
-        speed = wp.max(world.speed[w, i], zero)
+        speed = wp.max(world.vehicle[w, i].speed, zero)
         s = travelled(world, road, w, i, way)
-        rest = wp.max(road.ways.wait[way] - half * world.length[w, i] - s, zero)
-        driver = world.kind[w, i] == idm
+        rest = wp.max(road.ways.wait[way] - half * world.vehicle[w, i].length - s, zero)
+        driver = world.vehicle[w, i].kind == idm
         if driver and stage == committed and speed > stands and speed * speed > two * rest:
             if not stops_after_all(world, road, w, i, way, speed, rest):
                 return
@@ -315,7 +315,7 @@ def build(real: type, road_functions, law) -> Functions:
                 now = committed
         elif speed > stands and speed * speed > two * agent_braking * rest:
             now = committed
-        world.yields[w, i] = now + stages * way
+        world.vehicle[w, i].yields = now + stages * way
 
     @wp.func
     def is_asked_for(world: wp.ref[World], road: wp.ref[Road], w: int, g: int) -> bool:
@@ -325,9 +325,14 @@ def build(real: type, road_functions, law) -> Functions:
             return False
         row = road.plans.phase[g] + phase / 2
         for j in range(world.slots):
-            stage = world.yields[w, j] % stages
-            if world.kind[w, j] != 0 and world.kind[w, j] < obstacle and stage >= waits and stage <= committed:
-                way = world.yields[w, j] / stages
+            stage = world.vehicle[w, j].yields % stages
+            if (
+                world.vehicle[w, j].kind != 0
+                and world.vehicle[w, j].kind < obstacle
+                and stage >= waits
+                and stage <= committed
+            ):
+                way = world.vehicle[w, j].yields / stages
                 head = road.ways.head[way]
                 if head >= 0 and travelled(world, road, w, j, way) > -detector:
                     if road.plans.shows[row, head] != red:
@@ -339,13 +344,13 @@ def build(real: type, road_functions, law) -> Functions:
     @wp.func
     def record(world: wp.ref[World], road: wp.ref[Road], w: int, dt: real):
         """Time that the ego stands where it should not."""
-        stage = world.yields[w, 0] % stages
-        if stage == 0 or wp.abs(world.speed[w, 0]) > stands:
+        stage = world.vehicle[w, 0].yields % stages
+        if stage == 0 or wp.abs(world.vehicle[w, 0].speed) > stands:
             return
         if stage >= inside:
             world.box_time[w] = world.box_time[w] + dt
-        elif stage == granted and road.ways.head[world.yields[w, 0] / stages] >= 0:
-            lane = world.lane[w, 0]
+        elif stage == granted and road.ways.head[world.vehicle[w, 0].yields / stages] >= 0:
+            lane = world.vehicle[w, 0].lane
             leader = road_functions.front(world, road, w, 0, lane)
             if leader < 0 or road_functions.gap(world, road, w, 0, leader) > real(15.0):
                 world.green_wait[w] = world.green_wait[w] + dt
@@ -353,8 +358,8 @@ def build(real: type, road_functions, law) -> Functions:
     @wp.func
     def stand_still(world: wp.ref[World], w: int, i: int, dt: real):
         """Who brakes comes to rest, and does not roll back in a queue, as IDM lets those who stand too close."""
-        if world.kind[w, i] == idm and world.crashed[w, i] == 0:
-            world.acceleration[w, i] = wp.max(world.acceleration[w, i], -world.speed[w, i] / dt)
+        if world.vehicle[w, i].kind == idm and world.vehicle[w, i].crashed == 0:
+            world.vehicle[w, i].acceleration = wp.max(world.vehicle[w, i].acceleration, -world.vehicle[w, i].speed / dt)
 
     @wp.func(inline=False)
     def advance(world: wp.ref[World], road: wp.ref[Road], w: int, dt: real):
@@ -383,41 +388,46 @@ def build(real: type, road_functions, law) -> Functions:
     @wp.func
     def hold_inside(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, way: int) -> real:
         """Braking for who stands across the way of a vehicle inside a junction."""
-        front = travelled(world, road, w, i, way) + half * world.length[w, i]
+        front = travelled(world, road, w, i, way) + half * world.vehicle[w, i].length
         braking = real(0.0)
         for k in range(road.ways.first[way], road.ways.first[way + 1]):
             if road.ways.begins[k] > front:
                 for j in range(world.slots):
-                    if j != i and world.yields[w, j] % stages >= inside:
-                        if world.yields[w, j] / stages == road.ways.other[k] and world.kind[w, j] < obstacle:
+                    if j != i and world.vehicle[w, j].yields % stages >= inside:
+                        if (
+                            world.vehicle[w, j].yields / stages == road.ways.other[k]
+                            and world.vehicle[w, j].kind < obstacle
+                        ):
                             t = travelled(world, road, w, j, road.ways.other[k])
-                            half_j = half * world.length[w, j]
+                            half_j = half * world.vehicle[w, j].length
                             if t + half_j > road.ways.other_begins[k] and t - half_j < road.ways.other_ends[k]:
                                 left = road.ways.begins[k] - front - one
-                                braking = wp.max(braking, stop_at(driver, world.speed[w, i], left))
+                                braking = wp.max(braking, stop_at(driver, world.vehicle[w, i].speed, left))
         return braking
 
     @wp.func
     def place_ahead(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int, lane: int) -> real:
         """Where the rear of j's box would be behind its centre if it drove along a lane that it is in the way on; else
         negative [m]."""
-        place = road_functions.local(road, lane, world.x[w, j], world.y[w, j])
+        place = road_functions.local(road, lane, world.vehicle[w, j].x, world.vehicle[w, j].y)
         heading = road_functions.heading_at(road, lane, place[0])
-        c = wp.cos(heading) * world.cos_heading[w, j] + wp.sin(heading) * world.sin_heading[w, j]
+        c = wp.cos(heading) * world.vehicle[w, j].cos_heading + wp.sin(heading) * world.vehicle[w, j].sin_heading
         s = wp.sqrt(wp.max(one - c * c, zero))
-        across = half * (world.width[w, i] + world.length[w, j] * s + world.width[w, j] * wp.abs(c)) + real(0.3)
-        if place[0] > road.lanes.length[lane] or wp.abs(place[1]) > across:
+        across = half * (
+            world.vehicle[w, i].width + world.vehicle[w, j].length * s + world.vehicle[w, j].width * wp.abs(c)
+        ) + real(0.3)
+        if place[0] > road.lanes.lane[lane].length or wp.abs(place[1]) > across:
             return -one
         return wp.where(c > real(0.3), place[0], -one)
 
     @wp.func
     def follow(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, lane: int, left: real) -> real:
         """Braking for the lower speed of the next lane, and for the next vehicle on that and on the one after it."""
-        first = following(world, road, w, i, lane, world.route_at[w, i])
+        first = following(world, road, w, i, lane, world.vehicle[w, i].route_at)
         if first[0] < 0:
             return zero
-        speed = world.speed[w, i]
-        limit = road.lanes.speed_limit[first[0]]
+        speed = world.vehicle[w, i].speed
+        limit = road.lanes.lane[first[0]].speed_limit
         braking = real(0.0)
         if speed > limit:
             share = wp.min((speed * speed - limit * limit) / (two * wp.max(left - one, half)) / gentle, one)
@@ -426,19 +436,24 @@ def build(real: type, road_functions, law) -> Functions:
         nearest = real(sight)
         leader = int(-1)
         for j in range(world.slots):
-            dx = world.x[w, j] - world.x[w, i]
-            dy = world.y[w, j] - world.y[w, i]
-            if j != i and world.kind[w, j] != 0 and world.kind[w, j] <= obstacle and dx * dx + dy * dy < sight * sight:
+            dx = world.vehicle[w, j].x - world.vehicle[w, i].x
+            dy = world.vehicle[w, j].y - world.vehicle[w, i].y
+            if (
+                j != i
+                and world.vehicle[w, j].kind != 0
+                and world.vehicle[w, j].kind <= obstacle
+                and dx * dx + dy * dy < sight * sight
+            ):
                 if road.ways.of_lane[lane] >= 0:
                     own = place_ahead(world, road, w, i, j, lane)
-                    ahead = own + left - road.lanes.length[lane]
+                    ahead = own + left - road.lanes.lane[lane].length
                     if own >= zero and ahead > zero and ahead < nearest:
                         nearest = ahead
                         leader = j
                 s = place_ahead(world, road, w, i, j, first[0])
                 if s < zero and second >= 0:
                     s = place_ahead(world, road, w, i, j, second)
-                    s = wp.where(s < zero, s, s + road.lanes.length[first[0]])
+                    s = wp.where(s < zero, s, s + road.lanes.lane[first[0]].length)
                 if s >= zero and left + s < nearest:
                     nearest = left + s
                     leader = j
@@ -448,30 +463,30 @@ def build(real: type, road_functions, law) -> Functions:
     def hold(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int) -> real:
         if road.ways.present[world.map[w]] == 0:
             return zero
-        stage = world.yields[w, i] % stages
-        way = world.yields[w, i] / stages
+        stage = world.vehicle[w, i].yields % stages
+        way = world.vehicle[w, i].yields / stages
         braking = real(0.0)
         if stage >= inside:
             braking = hold_inside(world, road, driver, w, i, way)
         elif stage == waits or stage == blocked:
-            rest = road.ways.wait[way] - half * world.length[w, i] - travelled(world, road, w, i, way)
+            rest = road.ways.wait[way] - half * world.vehicle[w, i].length - travelled(world, road, w, i, way)
             if rest < reach:
-                braking = stop_at(driver, world.speed[w, i], rest)
-        lane = world.target_lane[w, i]
-        left = road.lanes.length[lane] - local_of(world, road, w, i, lane)[0]
+                braking = stop_at(driver, world.vehicle[w, i].speed, rest)
+        lane = world.vehicle[w, i].target_lane
+        left = road.lanes.lane[lane].length - local_of(world, road, w, i, lane)[0]
         if left < reach:
             braking = wp.max(braking, follow(world, road, driver, w, i, lane, left))
         return braking
 
     @wp.func
     def stage_of(world: wp.ref[World], w: int, i: int) -> int:
-        return world.yields[w, i] % stages
+        return world.vehicle[w, i].yields % stages
 
     @wp.func
     def ran_red(world: wp.ref[World], w: int, i: int) -> bool:
-        if world.yields[w, i] % stages != ran:
+        if world.vehicle[w, i].yields % stages != ran:
             return False
-        world.yields[w, i] = world.yields[w, i] - ran + inside
+        world.vehicle[w, i].yields = world.vehicle[w, i].yields - ran + inside
         return True
 
     return Functions(advance=advance, hold=hold, start=lights.start, stage=stage_of, ran_red=ran_red)

@@ -27,7 +27,7 @@ def build(real: type, road_functions) -> Functions:
     World = world_struct(real)
     law = idm.build(real)
     Driver, Road = law.Driver, road_functions.Road
-    front, rear, reachable = road_functions.front, road_functions.rear, road_functions.reachable
+    neighbours, reachable = road_functions.neighbours, road_functions.reachable
     left_of, right_of, same_road = road_functions.left_of, road_functions.right_of, road_functions.same_road
     gap, onward, speed_limit = road_functions.gap, road_functions.onward, road_functions.speed_limit
     has_planned_place, wrong_way = road_functions.has_planned_place, road_functions.wrong_way
@@ -42,14 +42,20 @@ def build(real: type, road_functions) -> Functions:
         return law.braking(world, driver, w, i, j, gap(world, road, w, i, j))
 
     @wp.func(inline=road_functions.inline)
-    def wants(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, lane: int) -> bool:
-        exponent = world.exponent[w, i]
-        ahead = front(world, road, w, i, lane)
-        behind = rear(world, road, w, i, lane)
+    def wants(
+        world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, lane: int, old: wp.vec2i
+    ) -> bool:
+        """Whether a driver wants to change to a lane; `old`: who is ahead of it and behind on its own."""
+        exponent = world.vehicle[w, i].exponent
+        new = neighbours(world, road, w, i, lane)
+        ahead = new[0]
+        behind = new[1]
         followers_gain = real(0.0)
-        if behind >= 0 and world.kind[w, behind] < obstacle:
-            limit = speed_limit(road, world.lane[w, behind])
-            free = law.free_acceleration(driver, world.speed[w, behind], world.target_speed[w, behind], limit, exponent)
+        if behind >= 0 and world.vehicle[w, behind].kind < obstacle:
+            limit = speed_limit(road, world.vehicle[w, behind].lane)
+            free = law.free_acceleration(
+                driver, world.vehicle[w, behind].speed, world.vehicle[w, behind].target_speed, limit, exponent
+            )
             imposed = braking_for(world, road, driver, w, behind, i)
             if free - imposed < -driver.max_imposed_braking:
                 return False
@@ -58,14 +64,16 @@ def build(real: type, road_functions) -> Functions:
             # A route that asks for a place leaves no choice but whether it is safe to change towards it now.
             if wrong_way(world, road, w, i, lane):
                 return False
-            limit = speed_limit(road, world.lane[w, i])
-            free = law.free_acceleration(driver, world.speed[w, i], world.target_speed[w, i], limit, exponent)
+            limit = speed_limit(road, world.vehicle[w, i].lane)
+            free = law.free_acceleration(
+                driver, world.vehicle[w, i].speed, world.vehicle[w, i].target_speed, limit, exponent
+            )
             return free - braking_for(world, road, driver, w, i, ahead) >= -driver.max_imposed_braking
-        old_ahead = front(world, road, w, i, world.lane[w, i])
+        old_ahead = old[0]
         gain = braking_for(world, road, driver, w, i, old_ahead) - braking_for(world, road, driver, w, i, ahead)
         if driver.politeness != zero:
-            old_behind = rear(world, road, w, i, world.lane[w, i])
-            if old_behind >= 0 and world.kind[w, old_behind] < obstacle:
+            old_behind = old[1]
+            if old_behind >= 0 and world.vehicle[w, old_behind].kind < obstacle:
                 followers_gain += braking_for(world, road, driver, w, old_behind, i) - braking_for(
                     world, road, driver, w, old_behind, old_ahead
                 )
@@ -73,47 +81,65 @@ def build(real: type, road_functions) -> Functions:
         return gain >= driver.min_gain
 
     @wp.func
+    def may_take(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
+        """The lane, or -1 where there is none or it cannot be reached from here."""
+        if lane < 0:
+            return -1
+        return wp.where(reachable(world, road, w, i, lane), lane, -1)
+
+    @wp.func
     def propose(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
-        lane = world.lane[w, i]
-        target = world.target_lane[w, i]
-        kind = world.kind[w, i]
-        if kind == meta_kind or (kind == idm_kind and world.crashed[w, i] == 0):
+        lane = world.vehicle[w, i].lane
+        target = world.vehicle[w, i].target_lane
+        kind = world.vehicle[w, i].kind
+        if kind == meta_kind or (kind == idm_kind and world.vehicle[w, i].crashed == 0):
             target = onward(world, road, w, i)
-        if kind == idm_kind and world.crashed[w, i] == 0 and lane == target and world.changes_lanes[w, i] != 0:
-            if world.timer[w, i] > driver.decision_delay:
-                world.timer[w, i] = zero
-                if wp.abs(world.speed[w, i]) >= min_speed:
+        if (
+            kind == idm_kind
+            and world.vehicle[w, i].crashed == 0
+            and lane == target
+            and world.vehicle[w, i].changes_lanes != 0
+        ):
+            if world.vehicle[w, i].timer > driver.decision_delay:
+                world.vehicle[w, i].timer = zero
+                if wp.abs(world.vehicle[w, i].speed) >= min_speed:
                     # Left is weighed first; right, where it is wanted too, overrules it.
-                    left = left_of(road, lane)
-                    if left >= 0 and reachable(world, road, w, i, left):
-                        if wants(world, road, driver, w, i, left):
-                            target = left
-                    right = right_of(road, lane)
-                    if right >= 0 and reachable(world, road, w, i, right):
-                        if wants(world, road, driver, w, i, right):
-                            target = right
-        world.proposed_lane[w, i] = target
+                    left = may_take(world, road, w, i, left_of(road, lane))
+                    right = may_take(world, road, w, i, right_of(road, lane))
+                    if left >= 0 or right >= 0:
+                        old = neighbours(world, road, w, i, lane)
+                        if left >= 0:
+                            if wants(world, road, driver, w, i, left, old):
+                                target = left
+                        if right >= 0:
+                            if wants(world, road, driver, w, i, right, old):
+                                target = right
+        world.vehicle[w, i].proposed_lane = target
 
     @wp.func
     def settle(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
-        target = world.proposed_lane[w, i]
-        lane = world.lane[w, i]
+        target = world.vehicle[w, i].proposed_lane
+        lane = world.vehicle[w, i].lane
         # A change under way is one that was so before this frame's proposal.
-        changing = lane != target and lane != world.target_lane[w, i]
-        decides = world.kind[w, i] == idm_kind and world.crashed[w, i] == 0 and world.changes_lanes[w, i] != 0
+        changing = lane != target and lane != world.vehicle[w, i].target_lane
+        decides = (
+            world.vehicle[w, i].kind == idm_kind
+            and world.vehicle[w, i].crashed == 0
+            and world.vehicle[w, i].changes_lanes != 0
+        )
         if decides and changing and same_road(road, lane, target):
             for j in range(world.used[w]):
                 if (
                     j != i
-                    and world.target_lane[w, j] == target
-                    and world.lane[w, j] != target
-                    and (world.kind[w, j] == idm_kind or world.kind[w, j] == meta_kind)
+                    and world.vehicle[w, j].target_lane == target
+                    and world.vehicle[w, j].lane != target
+                    and (world.vehicle[w, j].kind == idm_kind or world.vehicle[w, j].kind == meta_kind)
                 ):
                     distance = gap(world, road, w, i, j)
                     approach = law.approach_rate(world, w, i, j)
-                    if distance > zero and distance < law.desired_gap(driver, world.speed[w, i], approach):
+                    if distance > zero and distance < law.desired_gap(driver, world.vehicle[w, i].speed, approach):
                         target = lane
                         break
-        world.target_lane[w, i] = target
+        world.vehicle[w, i].target_lane = target
 
     return Functions(propose=propose, settle=settle, braking_for=braking_for)

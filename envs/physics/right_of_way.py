@@ -44,24 +44,24 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
         entry = world.route[w, i, k]
         place = entry % places - 1
         if place < 0:
-            place = road.lane_place[world.lane[w, i]]
+            place = road.of_lane[world.vehicle[w, i].lane].place
         return road.road_lane[entry / places] + place
 
     @wp.func(inline=False)
     def predict(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
         """Fill `road.path` of a vehicle: position and heading at each of TIMES."""
-        kind = world.kind[w, i]
+        kind = world.vehicle[w, i].kind
         if kind == idm or kind == meta:
-            s = world.lane_s[w, i]
+            s = world.vehicle[w, i].lane_s
             for t in range(count):
-                lane = int(world.lane[w, i])
-                at = int(world.route_at[w, i])
-                end = world.route_end[w, i]
-                ahead = s + world.speed[w, i] * step * real(t + 1)
+                lane = int(world.vehicle[w, i].lane)
+                at = int(world.vehicle[w, i].route_at)
+                end = world.vehicle[w, i].route_end
+                ahead = s + world.vehicle[w, i].speed * step * real(t + 1)
                 if at < end:
                     lane = road_lane_at(world, road, w, i, at)
-                    while at < end - 1 and ahead > road.lanes.length[lane]:
-                        ahead = ahead - road.lanes.length[lane]
+                    while at < end - 1 and ahead > road.lanes.lane[lane].length:
+                        ahead = ahead - road.lanes.lane[lane].length
                         at = at + 1
                         lane = road_lane_at(world, road, w, i, at)
                 place = road_functions.position(road.lanes, lane, ahead, zero)
@@ -69,12 +69,12 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
                 road.path[w, i, t, 1] = place[1]
                 road.path[w, i, t, 2] = road_functions.heading_at(road, lane, ahead)
         elif kind == plain:
-            x = real(world.x[w, i])
-            y = real(world.y[w, i])
-            heading = real(world.heading[w, i])
-            speed = real(world.speed[w, i])
-            slip = real(world.sin_slip[w, i])
-            crashed = bool(world.crashed[w, i] != 0)
+            x = real(world.vehicle[w, i].x)
+            y = real(world.vehicle[w, i].y)
+            heading = real(world.vehicle[w, i].heading)
+            speed = real(world.vehicle[w, i].speed)
+            slip = real(world.vehicle[w, i].sin_slip)
+            crashed = bool(world.vehicle[w, i].crashed != 0)
             for t in range(count):
                 # A wreck rolls straight on and slows down; one that an impact awaits becomes a wreck with it.
                 if crashed:
@@ -87,18 +87,18 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
                 heading = heading + speed * slip / half_length * step
                 if crashed:
                     speed = speed - speed * step
-                if t == 0 and world.has_impact[w, i] != 0:
-                    x = x + world.impact_x[w, i]
-                    y = y + world.impact_y[w, i]
+                if t == 0 and world.vehicle[w, i].has_impact != 0:
+                    x = x + world.vehicle[w, i].impact_x
+                    y = y + world.vehicle[w, i].impact_y
                     crashed = bool(True)
                 road.path[w, i, t, 0] = x
                 road.path[w, i, t, 1] = y
                 road.path[w, i, t, 2] = heading
         elif kind == dynamic:
             state = dynamic_motion.state_of(world, w, i)
-            steering = real(world.steering[w, i])
+            steering = real(world.vehicle[w, i].steering)
             wreck = real(0.0)
-            if world.crashed[w, i] != 0:
+            if world.vehicle[w, i].crashed != 0:
                 steering = real(0.0)
                 wreck = real(1.0)
             for t in range(count):
@@ -133,7 +133,7 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
         for t in range(count):
             dx = road.path[w, j, t, 0] - road.path[w, i, t, 0]
             dy = road.path[w, j, t, 1] - road.path[w, i, t, 1]
-            reach = world.length[w, i]
+            reach = world.vehicle[w, i].length
             if dx * dx + dy * dy <= reach * reach:
                 xi = road.path[w, i, t, 0]
                 yi = road.path[w, i, t, 1]
@@ -141,10 +141,10 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
                 xj = road.path[w, j, t, 0]
                 yj = road.path[w, j, t, 1]
                 hj = road.path[w, j, t, 2]
-                li = long * world.length[w, i]
-                wi = wide * world.width[w, i]
-                lj = long * world.length[w, j]
-                wj = wide * world.width[w, j]
+                li = long * world.vehicle[w, i].length
+                wi = wide * world.vehicle[w, i].width
+                lj = long * world.vehicle[w, j].length
+                wj = wide * world.vehicle[w, j].width
                 if reaches_into(xi, yi, hi, li, wi, xj, yj, hj, lj, wj):
                     return True
                 if reaches_into(xj, yj, hj, lj, wj, xi, yi, hi, li, wi):
@@ -154,15 +154,15 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
     @wp.func
     def ahead_of(world: wp.ref[World], w: int, i: int, j: int) -> real:
         """How far j is in front of i [m]."""
-        return world.cos_heading[w, i] * (world.x[w, j] - world.x[w, i]) + world.sin_heading[w, i] * (
-            world.y[w, j] - world.y[w, i]
-        )
+        return world.vehicle[w, i].cos_heading * (world.vehicle[w, j].x - world.vehicle[w, i].x) + world.vehicle[
+            w, i
+        ].sin_heading * (world.vehicle[w, j].y - world.vehicle[w, i].y)
 
     @wp.func
     def yielding(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int) -> int:
         """Which of two in conflict gives way, i being the first in order."""
-        mine = road.priority[world.lane[w, i]]
-        theirs = road.priority[world.lane[w, j]]
+        mine = road.of_lane[world.vehicle[w, i].lane].priority
+        theirs = road.of_lane[world.vehicle[w, j].lane].priority
         if mine > theirs:
             return j
         if mine < theirs:
@@ -171,25 +171,25 @@ def build(real: type, road_functions, dynamic_motion) -> Functions:
 
     @wp.func
     def moving(world: wp.ref[World], w: int, i: int) -> bool:
-        return world.kind[w, i] != 0 and world.kind[w, i] < obstacle
+        return world.vehicle[w, i].kind != 0 and world.vehicle[w, i].kind < obstacle
 
     @wp.func(inline=False)
     def enforce(world: wp.ref[World], road: wp.ref[Road], w: int):
         for i in range(world.used[w]):
-            if world.yields[w, i] != 0:
-                world.target_speed[w, i] = road_functions.speed_limit(road, world.lane[w, i])
-                world.yields[w, i] = 0
+            if world.vehicle[w, i].yields != 0:
+                world.vehicle[w, i].target_speed = road_functions.speed_limit(road, world.vehicle[w, i].lane)
+                world.vehicle[w, i].yields = 0
         for i in range(world.used[w]):
             if moving(world, w, i):
                 for j in range(i + 1, world.used[w]):
                     if moving(world, w, j):
                         # The first of the pair by order, not by slot, has its length in the first test.
-                        a = wp.where(world.sequence[w, i] < world.sequence[w, j], i, j)
+                        a = wp.where(world.vehicle[w, i].sequence < world.vehicle[w, j].sequence, i, j)
                         b = i + j - a
                         if conflict(world, road, w, a, b):
                             stops = yielding(world, road, w, a, b)
-                            if world.kind[w, stops] == idm:
-                                world.target_speed[w, stops] = zero
-                                world.yields[w, stops] = 1
+                            if world.vehicle[w, stops].kind == idm:
+                                world.vehicle[w, stops].target_speed = zero
+                                world.vehicle[w, stops].yields = 1
 
     return Functions(predict=predict, enforce=enforce)

@@ -64,13 +64,13 @@ def build(real: type, road_functions) -> Functions:
     def trigger(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, case: int, now: real):
         """Set when the script begins; `now` is the beginning of the frame."""
         if world.frame[w] == 1:
-            world.patience[w, i] = road.scripts[case, i, time]
+            world.vehicle[w, i].patience = road.scripts[case, i, time]
         within = road.scripts[case, i, arrival]
-        if within > zero and world.patience[w, i] > now:
-            dx = road.scripts[case, i, point_x] - world.x[w, 0]
-            dy = road.scripts[case, i, point_y] - world.y[w, 0]
-            if wp.sqrt(dx * dx + dy * dy) <= within * wp.max(world.speed[w, 0], least_speed):
-                world.patience[w, i] = now
+        if within > zero and world.vehicle[w, i].patience > now:
+            dx = road.scripts[case, i, point_x] - world.vehicle[w, 0].x
+            dy = road.scripts[case, i, point_y] - world.vehicle[w, 0].y
+            if wp.sqrt(dx * dx + dy * dy) <= within * wp.max(world.vehicle[w, 0].speed, least_speed):
+                world.vehicle[w, i].patience = now
 
     @wp.func
     def played(road: wp.ref[Road], i: int, case: int, begins: real, now: real) -> Motion:
@@ -127,43 +127,43 @@ def build(real: type, road_functions) -> Functions:
         c = wp.cos(heading)
         s = wp.sin(heading)
         before = speed - acceleration * dt
-        world.heading[w, i] = heading
-        world.cos_heading[w, i] = c
-        world.sin_heading[w, i] = s
-        world.sin_slip[w, i] = zero
-        world.speed[w, i] = before
-        world.acceleration[w, i] = acceleration
-        world.x[w, i] = x - before * c * dt
-        world.y[w, i] = y - before * s * dt
+        world.vehicle[w, i].heading = heading
+        world.vehicle[w, i].cos_heading = c
+        world.vehicle[w, i].sin_heading = s
+        world.vehicle[w, i].sin_slip = zero
+        world.vehicle[w, i].speed = before
+        world.vehicle[w, i].acceleration = acceleration
+        world.vehicle[w, i].x = x - before * c * dt
+        world.vehicle[w, i].y = y - before * s * dt
 
     @wp.func
     def be_people(world: wp.ref[World], road: wp.ref[Road], w: int, kind: int):
         cases = road.scripts.shape[0]
         if cases > 0:
             for i in range(world.agents, world.used[w]):
-                if road.scripts[world.world_id[w] % cases, i, scripted] != zero and world.form[w, i] == person:
-                    world.kind[w, i] = kind
+                if road.scripts[world.world_id[w] % cases, i, scripted] != zero and world.vehicle[w, i].form == person:
+                    world.vehicle[w, i].kind = kind
 
     @wp.func
     def look_ahead(world: wp.ref[World], road: wp.ref[Road], w: int):
         """The lane that the ego's route leads along, which built-in drivers keep up themselves."""
-        lane = world.lane[w, 0]
-        if road_functions.same_road(road, lane, world.target_lane[w, 0]):
-            world.target_lane[w, 0] = lane
-        world.target_lane[w, 0] = road_functions.onward(world, road, w, 0)
+        lane = world.vehicle[w, 0].lane
+        if road_functions.same_road(road, lane, world.vehicle[w, 0].target_lane):
+            world.vehicle[w, 0].target_lane = lane
+        world.vehicle[w, 0].target_lane = road_functions.onward(world, road, w, 0)
 
     @wp.func(inline=False)
     def advance(world: wp.ref[World], road: wp.ref[Road], w: int, dt: real):
         if road.scripts.shape[0] == 0:
             return
-        if world.kind[w, 0] == plain:
+        if world.vehicle[w, 0].kind == plain:
             look_ahead(world, road, w)
         case = world.world_id[w] % road.scripts.shape[0]
         frame = world.frame[w]
         for i in range(world.agents, world.used[w]):
-            if road.scripts[case, i, scripted] != zero and world.crashed[w, i] == 0:
+            if road.scripts[case, i, scripted] != zero and world.vehicle[w, i].crashed == 0:
                 trigger(world, road, w, i, case, real(frame - 1) * dt)
-                motion = played(road, i, case, world.patience[w, i], real(frame) * dt)
+                motion = played(road, i, case, world.vehicle[w, i].patience, real(frame) * dt)
                 place(world, road, w, i, case, motion, dt)
 
     return Functions(advance=advance, be_people=be_people)

@@ -92,34 +92,34 @@ def build(real: type, road_functions, law) -> Functions:
         mode: int,
         margin: real,
     ):
-        world.form[w, i] = wp.where(figure == cyclist, cyclist_form, person_form)
-        world.length[w, i] = adult_length
-        world.width[w, i] = adult_width
-        world.height[w, i] = adult_height
+        world.vehicle[w, i].form = wp.where(figure == cyclist, cyclist_form, person_form)
+        world.vehicle[w, i].length = adult_length
+        world.vehicle[w, i].width = adult_width
+        world.vehicle[w, i].height = adult_height
         if figure == child:
-            world.length[w, i] = child_length
-            world.width[w, i] = child_width
-            world.height[w, i] = child_height
+            world.vehicle[w, i].length = child_length
+            world.vehicle[w, i].width = child_width
+            world.vehicle[w, i].height = child_height
         elif figure == cyclist:
-            world.length[w, i] = rider_length
-            world.width[w, i] = rider_width
-            world.height[w, i] = rider_height
-        world.goal_x[w, i] = goal_x
-        world.goal_y[w, i] = goal_y
-        world.target_speed[w, i] = speed
-        world.route_at[w, i] = mode
-        world.exponent[w, i] = margin
-        world.speed_index[w, i] = i
+            world.vehicle[w, i].length = rider_length
+            world.vehicle[w, i].width = rider_width
+            world.vehicle[w, i].height = rider_height
+        world.vehicle[w, i].goal_x = goal_x
+        world.vehicle[w, i].goal_y = goal_y
+        world.vehicle[w, i].target_speed = speed
+        world.vehicle[w, i].route_at = mode
+        world.vehicle[w, i].exponent = margin
+        world.vehicle[w, i].speed_index = i
 
     @wp.func
     def response_of(world: wp.ref[World], w: int, i: int) -> real:
-        return wp.where(world.form[w, i] == cyclist_form, cyclist_response, response)
+        return wp.where(world.vehicle[w, i].form == cyclist_form, cyclist_response, response)
 
     @wp.func
     def path(world: wp.ref[World], w: int, i: int) -> vec3:
         """Direction of the way that is left, and its length [m]."""
-        dx = world.goal_x[w, i] - world.x[w, i]
-        dy = world.goal_y[w, i] - world.y[w, i]
+        dx = world.vehicle[w, i].goal_x - world.vehicle[w, i].x
+        dy = world.vehicle[w, i].goal_y - world.vehicle[w, i].y
         distance = wp.sqrt(dx * dx + dy * dy)
         if distance < tiny:
             return vec3(one, zero, zero)
@@ -127,29 +127,29 @@ def build(real: type, road_functions, law) -> Functions:
 
     @wp.func(inline=False)
     def walk(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
-        mode = world.route_at[w, i]
+        mode = world.vehicle[w, i].route_at
         if mode == waits:
-            world.patience[w, i] = world.patience[w, i] - dt
+            world.vehicle[w, i].patience = world.vehicle[w, i].patience - dt
         left = path(world, w, i)
         wanted = real(0.0)
         if left[2] > zero and (mode == walks or mode == runs):
-            wanted = world.target_speed[w, i]
-        speed = world.speed[w, i]
+            wanted = world.vehicle[w, i].target_speed
+        speed = world.vehicle[w, i].speed
         if wanted == zero and speed < tiny:
-            world.speed[w, i] = zero
+            world.vehicle[w, i].speed = zero
             return
         speed = wanted + (speed - wanted) * wp.exp(-dt / response_of(world, w, i))
-        world.heading[w, i] = wp.atan2(left[1], left[0])
-        world.cos_heading[w, i] = left[0]
-        world.sin_heading[w, i] = left[1]
+        world.vehicle[w, i].heading = wp.atan2(left[1], left[0])
+        world.vehicle[w, i].cos_heading = left[0]
+        world.vehicle[w, i].sin_heading = left[1]
         if speed * dt >= left[2]:
-            world.x[w, i] = world.goal_x[w, i]
-            world.y[w, i] = world.goal_y[w, i]
+            world.vehicle[w, i].x = world.vehicle[w, i].goal_x
+            world.vehicle[w, i].y = world.vehicle[w, i].goal_y
             speed = zero
         else:
-            world.x[w, i] = world.x[w, i] + speed * dt * left[0]
-            world.y[w, i] = world.y[w, i] + speed * dt * left[1]
-        world.speed[w, i] = speed
+            world.vehicle[w, i].x = world.vehicle[w, i].x + speed * dt * left[0]
+            world.vehicle[w, i].y = world.vehicle[w, i].y + speed * dt * left[1]
+        world.vehicle[w, i].speed = speed
         road_functions.closest_lane(world, road, w, i)
 
     # --- stepping out ---------------------------------------------------------------------------------------------
@@ -158,14 +158,14 @@ def build(real: type, road_functions, law) -> Functions:
     def meeting(world: wp.ref[World], w: int, j: int, k: int) -> vec2:
         """How far ahead of k's centre and of j's k's line of travel and j's path meet; `never` where they do not."""
         left = path(world, w, j)
-        c = world.cos_heading[w, k]
-        s = world.sin_heading[w, k]
+        c = world.vehicle[w, k].cos_heading
+        s = world.vehicle[w, k].sin_heading
         sine = c * left[1] - s * left[0]
-        reach = half * world.width[w, k] + clearance
+        reach = half * world.vehicle[w, k].width + clearance
         if left[2] == zero or wp.abs(sine) < crosses:
             return vec2(never, never)
-        dx = world.x[w, j] - world.x[w, k]
-        dy = world.y[w, j] - world.y[w, k]
+        dx = world.vehicle[w, j].x - world.vehicle[w, k].x
+        dy = world.vehicle[w, j].y - world.vehicle[w, k].y
         along = (dx * s - dy * c) / sine
         if along < -reach or along > left[2] + reach:
             return vec2(never, never)
@@ -174,12 +174,12 @@ def build(real: type, road_functions, law) -> Functions:
     @wp.func
     def gives_way(world: wp.ref[World], w: int, k: int, room: real) -> bool:
         """Whether k stands, or brakes such that it stands within `room`."""
-        speed = world.speed[w, k]
-        return speed < slow or -two * world.acceleration[w, k] * room >= speed * speed
+        speed = world.vehicle[w, k].speed
+        return speed < slow or -two * world.vehicle[w, k].acceleration * room >= speed * speed
 
     @wp.func
     def drives(world: wp.ref[World], w: int, k: int) -> bool:
-        return world.kind[w, k] >= first_driver and world.kind[w, k] <= last_driver
+        return world.vehicle[w, k].kind >= first_driver and world.vehicle[w, k].kind <= last_driver
 
     @wp.func
     def may_cross(world: wp.ref[World], w: int, j: int) -> bool:
@@ -187,33 +187,37 @@ def build(real: type, road_functions, law) -> Functions:
         for k in range(world.slots):
             if drives(world, w, k):
                 place = meeting(world, w, j, k)
-                reach = half * world.length[w, k] + clearance
+                reach = half * world.vehicle[w, k].length + clearance
                 if place[0] < never and place[0] > -reach:
                     room = place[0] - reach
                     if room <= zero:
                         return False
-                    across = place[1] + half * (world.width[w, k] + world.length[w, j])
-                    needed = across / world.target_speed[w, j] + response_of(world, w, j) + world.exponent[w, j]
-                    if room < needed * world.speed[w, k] and not gives_way(world, w, k, room):
+                    across = place[1] + half * (world.vehicle[w, k].width + world.vehicle[w, j].length)
+                    needed = (
+                        across / world.vehicle[w, j].target_speed
+                        + response_of(world, w, j)
+                        + world.vehicle[w, j].exponent
+                    )
+                    if room < needed * world.vehicle[w, k].speed and not gives_way(world, w, k, room):
                         return False
         return True
 
     @wp.func
     def is_blocked(world: wp.ref[World], w: int, j: int) -> bool:
         """Whether a vehicle that j is about to walk in front of, or into, is to be let past."""
-        own = half * world.length[w, j]
-        ahead = world.target_speed[w, j] * (response_of(world, w, j) + look) + clearance
+        own = half * world.vehicle[w, j].length
+        ahead = world.vehicle[w, j].target_speed * (response_of(world, w, j) + look) + clearance
         for k in range(world.slots):
             if drives(world, w, k):
                 place = meeting(world, w, j, k)
-                reach = half * world.length[w, k] + clearance
-                to_side = place[1] - half * world.width[w, k] - own
+                reach = half * world.vehicle[w, k].length + clearance
+                to_side = place[1] - half * world.vehicle[w, k].width - own
                 if place[0] < never and place[0] > -reach and to_side > zero and to_side < ahead:
                     room = place[0] - reach
                     if room <= zero:
                         return True
-                    needed = (to_side + world.width[w, k] + two * own) / world.target_speed[w, j]
-                    if room < needed * world.speed[w, k] and not gives_way(world, w, k, room):
+                    needed = (to_side + world.vehicle[w, k].width + two * own) / world.vehicle[w, j].target_speed
+                    if room < needed * world.vehicle[w, k].speed and not gives_way(world, w, k, room):
                         return True
         return False
 
@@ -221,28 +225,28 @@ def build(real: type, road_functions, law) -> Functions:
     def is_near(world: wp.ref[World], w: int, j: int) -> bool:
         """Whether an agent reaches j's path within j's margin."""
         for k in range(world.agents):
-            room = meeting(world, w, j, k)[0] - half * world.length[w, k]
-            if room > zero and room <= world.exponent[w, j] * world.speed[w, k]:
+            room = meeting(world, w, j, k)[0] - half * world.vehicle[w, k].length
+            if room > zero and room <= world.vehicle[w, j].exponent * world.vehicle[w, k].speed:
                 return True
         return False
 
     @wp.func
     def decide(world: wp.ref[World], w: int):
         j = world.slots - 1
-        while j >= 0 and world.kind[w, j] == walker:
-            mode = world.route_at[w, j]
-            first = world.speed_index[w, j]
+        while j >= 0 and world.vehicle[w, j].kind == walker:
+            mode = world.vehicle[w, j].route_at
+            first = world.vehicle[w, j].speed_index
             if mode == lurks:
                 if is_near(world, w, j):
-                    world.route_at[w, j] = runs
+                    world.vehicle[w, j].route_at = runs
             elif mode == waits:
                 if first > j:
-                    if world.route_at[w, first] != waits:
-                        world.route_at[w, j] = walks
-                elif world.patience[w, j] <= zero and may_cross(world, w, j):
-                    world.route_at[w, j] = walks
+                    if world.vehicle[w, first].route_at != waits:
+                        world.vehicle[w, j].route_at = walks
+                elif world.vehicle[w, j].patience <= zero and may_cross(world, w, j):
+                    world.vehicle[w, j].route_at = walks
             elif mode == walks or mode == pauses:
-                world.route_at[w, j] = wp.where(is_blocked(world, w, j), pauses, walks)
+                world.vehicle[w, j].route_at = wp.where(is_blocked(world, w, j), pauses, walks)
             j = j - 1
 
     # --- drivers --------------------------------------------------------------------------------------------------
@@ -250,33 +254,37 @@ def build(real: type, road_functions, law) -> Functions:
     @wp.func
     def leads_to(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
         """Whether a connected lane is on i's route; any is for a driver without one."""
-        at = world.route_at[w, i]
-        if at >= world.route_end[w, i]:
+        at = world.vehicle[w, i].route_at
+        if at >= world.vehicle[w, i].route_end:
             return True
-        here = world.route[w, i, at] / places == road.lane_road[lane]
-        return here or (at + 1 < world.route_end[w, i] and world.route[w, i, at + 1] / places == road.lane_road[lane])
+        here = world.route[w, i, at] / places == road.of_lane[lane].road
+        return here or (
+            at + 1 < world.vehicle[w, i].route_end and world.route[w, i, at + 1] / places == road.of_lane[lane].road
+        )
 
     @wp.func
     def sighting(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int) -> vec3:
         """Where i sees j: metres ahead, metres to the right of i's way, and j's speed to the right on foot [m/s]."""
-        lane = world.lane[w, i]
-        begin = road.link_first[lane]
-        for k in range(begin - 1, road.link_first[lane + 1]):
+        lane = world.vehicle[w, i].lane
+        begin = road.of_lane[lane].link_first
+        for k in range(begin - 1, road.of_lane[lane].link_end):
             search = int(lane)
             shift = real(0.0)
-            aside = real(world.lane_r[w, i])
+            aside = real(world.vehicle[w, i].lane_r)
             if k >= begin:
                 search = road.link_lane[k]
                 shift = road.link_offset[k]
                 aside = real(0.0)
             if k < begin or (shift > zero and leads_to(world, road, w, i, search)):
-                place = road_functions.local(road, search, world.x[w, j], world.y[w, j])
-                if place[0] >= zero and place[0] <= road.lanes.length[search]:
+                place = road_functions.local(road, search, world.vehicle[w, j].x, world.vehicle[w, j].y)
+                if place[0] >= zero and place[0] <= road.lanes.lane[search].length:
                     heading = road_functions.heading_at(road, search, place[0])
                     left = path(world, w, j)
                     across = left[1] * wp.cos(heading) - left[0] * wp.sin(heading)
                     return vec3(
-                        place[0] + shift - world.lane_s[w, i], place[1] - aside, across * world.target_speed[w, j]
+                        place[0] + shift - world.vehicle[w, i].lane_s,
+                        place[1] - aside,
+                        across * world.vehicle[w, j].target_speed,
                     )
         return vec3(never, zero, zero)
 
@@ -291,35 +299,35 @@ def build(real: type, road_functions, law) -> Functions:
             return zero
         rate = wp.where(r > zero, -drift, drift)
         left = path(world, w, j)
-        if rate <= tiny or left[2] * rate < to_side * world.target_speed[w, j]:
+        if rate <= tiny or left[2] * rate < to_side * world.vehicle[w, j].target_speed:
             return never
-        mode = world.route_at[w, j]
+        mode = world.vehicle[w, j].route_at
         if mode == walks or mode == runs:
             return to_side / rate
-        if world.yields[w, j] == 0 or mode == lurks:
+        if world.vehicle[w, j].yields == 0 or mode == lurks:
             return never
-        return wp.max(world.patience[w, j], zero)
+        return wp.max(world.vehicle[w, j].patience, zero)
 
     @wp.func(inline=False)
     def hold(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int) -> real:
         hardest = real(0.0)
-        speed = world.speed[w, i]
+        speed = world.vehicle[w, i].speed
         j = world.slots - 1
-        while j >= 0 and world.kind[w, j] == walker:
-            dx = world.x[w, j] - world.x[w, i]
-            dy = world.y[w, j] - world.y[w, i]
+        while j >= 0 and world.vehicle[w, j].kind == walker:
+            dx = world.vehicle[w, j].x - world.vehicle[w, i].x
+            dy = world.vehicle[w, j].y - world.vehicle[w, i].y
             if dx * dx + dy * dy < sight * sight:
                 seen = sighting(world, road, w, i, j)
-                room = seen[0] - half * (world.length[w, i] + world.width[w, j])
+                room = seen[0] - half * (world.vehicle[w, i].length + world.vehicle[w, j].width)
                 if seen[0] < sight and room > zero:
-                    corridor = half * (world.width[w, i] + world.length[w, j]) + clearance
+                    corridor = half * (world.vehicle[w, i].width + world.vehicle[w, j].length) + clearance
                     until = entry(world, w, j, seen[1], seen[2], corridor)
                     easy = speed * speed <= two * comfort * (room - clearance)
                     late = until * speed - room
                     goes_first = until < never and late < head_start * speed
-                    if world.yields[w, j] != 0 and until > zero and until < never:
+                    if world.vehicle[w, j].yields != 0 and until > zero and until < never:
                         # Nobody is obliged to brake hard for who is still at the kerb.
-                        goes_first = goes_first and (easy or world.route_at[w, j] != waits)
+                        goes_first = goes_first and (easy or world.vehicle[w, j].route_at != waits)
                         goes_first = goes_first or (easy and late < zebra_start * speed)
                     if goes_first:
                         approach = law.approach_rate(world, w, i, j)
@@ -327,8 +335,10 @@ def build(real: type, road_functions, law) -> Functions:
             j = j - 1
         if hardest > zero:
             # The law backs off from what is closer than its jam distance; nobody reverses for people.
-            limit = road_functions.speed_limit(road, world.lane[w, i])
-            free = law.free_acceleration(driver, speed, world.target_speed[w, i], limit, world.exponent[w, i])
+            limit = road_functions.speed_limit(road, world.vehicle[w, i].lane)
+            free = law.free_acceleration(
+                driver, speed, world.vehicle[w, i].target_speed, limit, world.vehicle[w, i].exponent
+            )
             hardest = wp.min(hardest, free + wp.max(speed, zero) / stop)
         return hardest
 

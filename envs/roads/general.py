@@ -45,7 +45,6 @@ def build(real: type) -> Functions:
         geometry.nearby,
         geometry.vec2,
     )
-    vec3 = wp.vec3f if real is wp.float32 else wp.vec3d
     end_margin, side_margin, hand_over, reach = real(END_MARGIN), real(SIDE_MARGIN), real(HAND_OVER), real(CELL_REACH)
     half, one, two, zero, pi = real(0.5), real(1.0), real(2.0), real(0.0), real(math.pi)
     two_pi, alone = real(2.0 * math.pi), real(ALONE)
@@ -63,6 +62,19 @@ def build(real: type) -> Functions:
     Ways, Plans = conflicts.build(real).Ways, signals.build(real).Plans
 
     @wp.struct
+    class OfLane:
+        """What the network knows of a lane beside its shape."""
+
+        alone_from: real  # m; from this s to the next no other lane is closer to who is within ALONE
+        alone_to: real  # m
+        road: wp.int32
+        place: wp.int32  # on the road, from the left
+        forbidden: wp.int32
+        priority: wp.int32
+        link_first: wp.int32  # where its connections begin
+        link_end: wp.int32
+
+    @wp.struct
     class Road:
         lanes: Lanes
         ways: Ways  # through junctions
@@ -71,11 +83,7 @@ def build(real: type) -> Functions:
         longest: real  # m, half a diagonal that nothing on the road exceeds
         rules: wp.int32  # whether there are signals, junctions with rules or people
         unused: wp.int32  # whether nobody needs to know who is on which lane
-        lane_road: wp.array(dtype=wp.int32)  # [lane]
-        lane_place: wp.array(dtype=wp.int32)  # [lane] from the left
-        forbidden: wp.array(dtype=wp.int32)  # [lane]
-        priority: wp.array(dtype=wp.int32)  # [lane]
-        link_first: wp.array(dtype=wp.int32)  # [lane + 1] where a lane's connections begin
+        of_lane: wp.array(dtype=OfLane)  # [lane]
         link_lane: wp.array(dtype=wp.int32)  # [connection]
         link_offset: wp.array(dtype=real)  # [connection] m, what turns its s into the lane's
         road_lane: wp.array(dtype=wp.int32)  # [road] its leftmost lane
@@ -91,7 +99,6 @@ def build(real: type) -> Functions:
         map_rows: wp.array(dtype=wp.int32)  # [map] cells along y
         map_x: wp.array(dtype=real)  # [map] m, the grid's corner
         map_y: wp.array(dtype=real)  # [map] m
-        alone: wp.array2d(dtype=real)  # [lane, (from s, to s)] where no other lane is closer to who is within ALONE
         cells_per_metre: real  # one over the side of a cell, a power of two
         cell_first: wp.array(dtype=wp.int32)  # [cell + 1]
         cell_lane: wp.array(dtype=wp.int32)  # [entry] lanes by their bound
@@ -107,9 +114,9 @@ def build(real: type) -> Functions:
     @wp.func
     def local_of(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> vec2:
         """(s, r) of a vehicle on a lane; those on its own lane are known."""
-        if lane == world.lane[w, i]:
-            return vec2(world.lane_s[w, i], world.lane_r[w, i])
-        return local_coordinates(road.lanes, lane, world.x[w, i], world.y[w, i])
+        if lane == world.vehicle[w, i].lane:
+            return vec2(world.vehicle[w, i].lane_s, world.vehicle[w, i].lane_r)
+        return local_coordinates(road.lanes, lane, world.vehicle[w, i].x, world.vehicle[w, i].y)
 
     @wp.func
     def heading_at(road: wp.ref[Road], lane: int, s: real) -> real:
@@ -117,26 +124,26 @@ def build(real: type) -> Functions:
 
     @wp.func
     def speed_limit(road: wp.ref[Road], lane: int) -> real:
-        return road.lanes.speed_limit[lane]
+        return road.lanes.lane[lane].speed_limit
 
     @wp.func
     def left_of(road: wp.ref[Road], lane: int) -> int:
-        return wp.where(road.lane_place[lane] > 0, lane - 1, -1)
+        return wp.where(road.of_lane[lane].place > 0, lane - 1, -1)
 
     @wp.func
     def right_of(road: wp.ref[Road], lane: int) -> int:
-        return wp.where(road.lane_place[lane] < road.road_lanes[road.lane_road[lane]] - 1, lane + 1, -1)
+        return wp.where(road.of_lane[lane].place < road.road_lanes[road.of_lane[lane].road] - 1, lane + 1, -1)
 
     @wp.func
     def same_road(road: wp.ref[Road], a: int, b: int) -> bool:
-        return road.lane_road[a] == road.lane_road[b]
+        return road.of_lane[a].road == road.of_lane[b].road
 
     @wp.func
     def within(road: wp.ref[Road], lane: int, place: vec2, margin: real) -> bool:
         """Whether (s, r) lies on the lane, `margin` beyond its edges included."""
         return (
             place[0] >= -end_margin
-            and place[0] < road.lanes.length[lane] + end_margin
+            and place[0] < road.lanes.lane[lane].length + end_margin
             and wp.abs(place[1]) <= geometry.width_at(road.lanes, lane, place[0]) * half + margin
         )
 
@@ -146,13 +153,13 @@ def build(real: type) -> Functions:
 
     @wp.func
     def reachable(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
-        if road.forbidden[lane] != 0:
+        if road.of_lane[lane].forbidden != 0:
             return False
         place = local_of(world, road, w, i, lane)
         return (
             wp.abs(place[1]) <= two * geometry.width_at(road.lanes, lane, place[0])
             and place[0] >= zero
-            and place[0] < road.lanes.length[lane] + end_margin
+            and place[0] < road.lanes.lane[lane].length + end_margin
         )
 
     # --- the closest lane -----------------------------------------------------------------------------------------
@@ -165,92 +172,132 @@ def build(real: type) -> Functions:
             return a
         return wp.abs(angle - two_pi * wp.floor((angle + pi) / two_pi))
 
+    @wp.struct
+    class Closeness:
+        """How close a lane is: distance across and beyond the ends plus angle to it, and where on it."""
+
+        cost: real
+        s: real
+        r: real
+
     @wp.func
-    def cost(road: wp.ref[Road], lane: int, x: real, y: real, heading: real, limit: real) -> vec3:
-        """(cost, s, r): distance across and beyond the ends plus angle to the lane, or anything above the limit."""
-        length = road.lanes.length[lane]
-        kind = road.lanes.kind[lane]
+    def far_away(cost: real) -> Closeness:
+        result = Closeness()
+        result.cost = cost
+        return result
+
+    @wp.func
+    def closeness(road: wp.ref[Road], lane: int, x: real, y: real, heading: real, limit: real) -> Closeness:
+        """Exact where the cost is within the limit, else of any cost above it."""
+        length = road.lanes.lane[lane].length
+        kind = road.lanes.lane[lane].kind
         if kind == circular:
             # Is it too far across for the angle around the centre to matter?
-            dx = x - road.lanes.parameters[lane, 0]
-            dy = y - road.lanes.parameters[lane, 1]
-            radius = road.lanes.parameters[lane, 2]
+            dx = x - road.lanes.lane[lane].parameters[0]
+            dy = y - road.lanes.lane[lane].parameters[1]
+            radius = road.lanes.lane[lane].parameters[2]
             square = dx * dx + dy * dy
             outer = radius + limit
             inner = wp.max(radius - limit, zero)
             if square > outer * outer or square < inner * inner:
-                return vec3(limit * two + half, zero, zero)
+                return far_away(limit * two + half)
             if limit < one:
                 # Is it more than a metre of arc beyond both ends? From the direction of the arc's middle.
-                along = dx * road.lanes.parameters[lane, 5] + dy * road.lanes.parameters[lane, 6]
-                edge = road.lanes.parameters[lane, 7]
+                along = dx * road.lanes.lane[lane].parameters[5] + dy * road.lanes.lane[lane].parameters[6]
+                edge = road.lanes.lane[lane].parameters[7]
                 if along * wp.abs(along) < edge * wp.abs(edge) * square:
-                    return vec3(two, zero, zero)
+                    return far_away(two)
         elif kind == sine:
-            dx = x - road.lanes.parameters[lane, 0]
-            dy = y - road.lanes.parameters[lane, 1]
-            a = road.lanes.parameters[lane, 2]
-            b = road.lanes.parameters[lane, 3]
+            dx = x - road.lanes.lane[lane].parameters[0]
+            dy = y - road.lanes.lane[lane].parameters[1]
+            a = road.lanes.lane[lane].parameters[2]
+            b = road.lanes.lane[lane].parameters[3]
             ahead = dx * a + dy * b
             beyond = wp.max(ahead - length, zero) + wp.max(-ahead, zero)
-            if beyond + wp.abs(dy * a - dx * b) > limit + wp.abs(road.lanes.parameters[lane, 4]):
-                return vec3(limit * two + half, zero, zero)
+            if beyond + wp.abs(dy * a - dx * b) > limit + wp.abs(road.lanes.lane[lane].parameters[4]):
+                return far_away(limit * two + half)
         place = local_coordinates(road.lanes, lane, x, y)
-        s = place[0]
-        total = wp.abs(place[1]) + wp.max(s - length, zero) + wp.max(-s, zero)
-        if total <= limit:
-            total = total + turn(heading - geometry.heading_at(road.lanes, lane, s))
-        return vec3(total, s, place[1])
+        result = Closeness()
+        result.s = place[0]
+        result.r = place[1]
+        result.cost = wp.abs(place[1]) + wp.max(place[0] - length, zero) + wp.max(-place[0], zero)
+        if result.cost <= limit:
+            result.cost = result.cost + turn(heading - geometry.heading_at(road.lanes, lane, place[0]))
+        return result
 
     @wp.func(inline=False)
+    def search_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
+        """The closest of all lanes, of equally close ones the first, as an argmin."""
+        x = world.vehicle[w, i].x
+        y = world.vehicle[w, i].y
+        heading = world.vehicle[w, i].heading
+        here = world.vehicle[w, i].lane
+        found = int(here)
+        best = closeness(road, found, x, y, heading, real(1.0e9))
+        least = best.cost
+        s = best.s
+        r = best.r
+        if least >= alone or s <= road.of_lane[here].alone_from or s >= road.of_lane[here].alone_to:
+            m = world.map[w]
+            column = int(wp.floor((x - road.map_x[m]) * road.cells_per_metre))
+            row = int(wp.floor((y - road.map_y[m]) * road.cells_per_metre))
+            first = int(0)
+            last = int(0)
+            listed = column >= 0 and row >= 0 and column < road.map_columns[m] and row < road.map_rows[m]
+            if listed:
+                c = road.map_cell[m] + row * road.map_columns[m] + column
+                first = road.cell_first[c]
+                last = road.cell_first[c + 1]
+            for e in range(first, last):
+                if road.cell_bound[e] > least:
+                    break
+                lane = road.cell_lane[e]
+                if lane != here:
+                    other = closeness(road, lane, x, y, heading, least)
+                    if other.cost < least or (other.cost == least and lane < found):
+                        least = other.cost
+                        s = other.s
+                        r = other.r
+                        found = lane
+            if not listed or least > reach:
+                for lane in range(road.map_lane[m], road.map_lane[m + 1]):
+                    if lane != found:
+                        other = closeness(road, lane, x, y, heading, least)
+                        if other.cost < least or (other.cost == least and lane < found):
+                            least = other.cost
+                            s = other.s
+                            r = other.r
+                            found = lane
+        world.vehicle[w, i].lane = found
+        world.vehicle[w, i].lane_s = s
+        world.vehicle[w, i].lane_r = r
+
+    @wp.func
     def closest_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
-        """Set the lane that the vehicle is on and its place on it; of equally close lanes the first, as an argmin."""
+        """Set the lane that the vehicle is on and its place on it."""
         if road.unused != 0 and world.frame[w] > 0:
             return
-        x = world.x[w, i]
-        y = world.y[w, i]
-        heading = world.heading[w, i]
-        here = world.lane[w, i]
-        found = int(here)
-        best = cost(road, found, x, y, heading, real(1.0e9))
-        if best[0] < alone and best[1] > road.alone[here, 0] and best[1] < road.alone[here, 1]:
-            world.lane_s[w, i] = best[1]
-            world.lane_r[w, i] = best[2]
-            return
-        m = world.map[w]
-        column = int(wp.floor((x - road.map_x[m]) * road.cells_per_metre))
-        row = int(wp.floor((y - road.map_y[m]) * road.cells_per_metre))
-        first = int(0)
-        last = int(0)
-        listed = column >= 0 and row >= 0 and column < road.map_columns[m] and row < road.map_rows[m]
-        if listed:
-            c = road.map_cell[m] + row * road.map_columns[m] + column
-            first = road.cell_first[c]
-            last = road.cell_first[c + 1]
-        for e in range(first, last):
-            if road.cell_bound[e] > best[0]:
-                break
-            lane = road.cell_lane[e]
-            if lane != here:
-                other = cost(road, lane, x, y, heading, best[0])
-                if other[0] < best[0] or (other[0] == best[0] and lane < found):
-                    best = other
-                    found = lane
-        if not listed or best[0] > reach:
-            for lane in range(road.map_lane[m], road.map_lane[m + 1]):
-                if lane != found:
-                    other = cost(road, lane, x, y, heading, best[0])
-                    if other[0] < best[0] or (other[0] == best[0] and lane < found):
-                        best = other
-                        found = lane
-        world.lane[w, i] = found
-        world.lane_s[w, i] = best[1]
-        world.lane_r[w, i] = best[2]
+        here = world.vehicle[w, i].lane
+        if road.lanes.lane[here].kind == straight:
+            # Most are in the middle of a straight lane with no other near: no call, no search.
+            dx = world.vehicle[w, i].x - road.lanes.lane[here].parameters[0]
+            dy = world.vehicle[w, i].y - road.lanes.lane[here].parameters[1]
+            a = road.lanes.lane[here].parameters[2]
+            b = road.lanes.lane[here].parameters[3]
+            s = dx * a + dy * b
+            r = dy * a - dx * b
+            off = wp.abs(r) + turn(world.vehicle[w, i].heading - road.lanes.lane[here].parameters[7])
+            # A stretch with no other lane near lies between the ends.
+            if off < alone and s > road.of_lane[here].alone_from and s < road.of_lane[here].alone_to:
+                world.vehicle[w, i].lane_s = s
+                world.vehicle[w, i].lane_r = r
+                return
+        search_lane(world, road, w, i)
 
     @wp.func
     def locate(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
         """The same for a vehicle that has just been placed, from no lane known."""
-        world.lane[w, i] = road.map_lane[world.map[w]]
+        world.vehicle[w, i].lane = road.map_lane[world.map[w]]
         closest_lane(world, road, w, i)
 
     # --- routes ---------------------------------------------------------------------------------------------------
@@ -258,17 +305,17 @@ def build(real: type) -> Functions:
     @wp.func
     def distance(road: wp.ref[Road], lane: int, x: real, y: real) -> real:
         place = local_coordinates(road.lanes, lane, x, y)
-        return wp.abs(place[1]) + wp.max(place[0] - road.lanes.length[lane], zero) + wp.max(-place[0], zero)
+        return wp.abs(place[1]) + wp.max(place[0] - road.lanes.lane[lane].length, zero) + wp.max(-place[0], zero)
 
     @wp.func
     def lane_on(road: wp.ref[Road], lane: int, ahead: int, place: int, x: real, y: real) -> int:
         """The lane of the road `ahead` that continues `lane`: the place asked for, else the same, else the closest."""
         first = road.road_lane[ahead]
         count = road.road_lanes[ahead]
-        if count == road.road_lanes[road.lane_road[lane]]:
+        if count == road.road_lanes[road.of_lane[lane].road]:
             if place >= 0:
                 return first + place
-            return first + road.lane_place[lane]
+            return first + road.of_lane[lane].place
         found = int(first)
         least = distance(road, first, x, y)
         for k in range(1, count):
@@ -281,15 +328,15 @@ def build(real: type) -> Functions:
     @wp.func(inline=False)
     def next_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int, s: real) -> int:
         """The lane after the end of `lane`: along the route where there is one, else the closest that follows."""
-        here = road.lane_road[lane]
+        here = road.of_lane[lane].road
         node = road.road_to[here]
         ahead = int(-1)
         place = int(-1)
-        at = world.route_at[w, i]
-        end = world.route_end[w, i]
+        at = world.vehicle[w, i].route_at
+        end = world.vehicle[w, i].route_end
         if at < end and world.route[w, i, at] / places == here:
             at = at + 1
-            world.route_at[w, i] = at
+            world.vehicle[w, i].route_at = at
         if at < end and road.road_from[world.route[w, i, at] / places] == node:
             ahead = world.route[w, i, at] / places
             place = world.route[w, i, at] % places - 1
@@ -308,38 +355,38 @@ def build(real: type) -> Functions:
 
     @wp.func
     def onward(world: wp.ref[World], road: wp.ref[Road], w: int, i: int) -> int:
-        target = world.target_lane[w, i]
+        target = world.vehicle[w, i].target_lane
         s = local_of(world, road, w, i, target)[0]
-        if s > road.lanes.length[target] - hand_over:
+        if s > road.lanes.lane[target].length - hand_over:
             target = next_lane(world, road, w, i, target, s)
         return target
 
     @wp.func
     def wrong_way(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
         """Whether a change to `lane` leads away from the place that the route asks for."""
-        target = road.lane_place[world.target_lane[w, i]]
-        wanted = world.route[w, i, world.route_at[w, i]] % places - 1
-        return wp.sign(real(road.lane_place[lane] - target)) != wp.sign(real(wanted - target)) or wanted == target
+        target = road.of_lane[world.vehicle[w, i].target_lane].place
+        wanted = world.route[w, i, world.vehicle[w, i].route_at] % places - 1
+        return wp.sign(real(road.of_lane[lane].place - target)) != wp.sign(real(wanted - target)) or wanted == target
 
     @wp.func
     def has_planned_place(world: wp.ref[World], w: int, i: int) -> bool:
-        at = world.route_at[w, i]
-        return at < world.route_end[w, i] and world.route[w, i, at] % places > 0
+        at = world.vehicle[w, i].route_at
+        return at < world.vehicle[w, i].route_end and world.route[w, i, at] % places > 0
 
     # --- neighbours -----------------------------------------------------------------------------------------------
 
     @wp.func
     def gap(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int) -> real:
-        lane = world.lane[w, i]
-        return local_of(world, road, w, j, lane)[0] - world.lane_s[w, i]
+        lane = world.vehicle[w, i].lane
+        return local_of(world, road, w, j, lane)[0] - world.vehicle[w, i].lane_s
 
     @wp.func
     def place_on(world: wp.ref[World], road: wp.ref[Road], w: int, j: int, lane: int) -> vec2:
         """(s, r) of a vehicle on a lane, far away where it is not on it for sure."""
-        if lane == world.lane[w, j]:
-            return vec2(world.lane_s[w, j], world.lane_r[w, j])
-        beyond = road.lanes.width[lane] * half + side_margin
-        return nearby(road.lanes, lane, world.x[w, j], world.y[w, j], beyond)
+        if lane == world.vehicle[w, j].lane:
+            return vec2(world.vehicle[w, j].lane_s, world.vehicle[w, j].lane_r)
+        beyond = road.lanes.lane[lane].width * half + side_margin
+        return nearby(road.lanes, lane, world.vehicle[w, j].x, world.vehicle[w, j].y, beyond)
 
     @wp.func
     def rank_neighbour(world: wp.ref[World], w: int, j: int, s: real, s_j: real, best: Pair) -> Pair:
@@ -349,12 +396,12 @@ def build(real: type) -> Functions:
             if pair.ahead < 0 or s_j < pair.s_ahead:
                 pair.ahead = j
                 pair.s_ahead = s_j
-            elif s_j == pair.s_ahead and world.sequence[w, j] > world.sequence[w, pair.ahead]:
+            elif s_j == pair.s_ahead and world.vehicle[w, j].sequence > world.vehicle[w, pair.ahead].sequence:
                 pair.ahead = j
         elif pair.behind < 0 or s_j > pair.s_behind:
             pair.behind = j
             pair.s_behind = s_j
-        elif s_j == pair.s_behind and world.sequence[w, j] < world.sequence[w, pair.behind]:
+        elif s_j == pair.s_behind and world.vehicle[w, j].sequence < world.vehicle[w, pair.behind].sequence:
             pair.behind = j
         return pair
 
@@ -365,30 +412,30 @@ def build(real: type) -> Functions:
         pair = Pair()
         pair.ahead = -1
         pair.behind = -1
-        begin = road.link_first[lane]
-        end = wp.where(road.connected != 0, road.link_first[lane + 1], begin)
-        straight_lane = road.lanes.kind[lane] == straight
-        x0 = road.lanes.parameters[lane, 0]
-        y0 = road.lanes.parameters[lane, 1]
-        c = road.lanes.parameters[lane, 2]
-        d = road.lanes.parameters[lane, 3]
-        past = road.lanes.length[lane] + end_margin
-        reach_across = road.lanes.width[lane] * half + side_margin
+        begin = road.of_lane[lane].link_first
+        end = wp.where(road.connected != 0, road.of_lane[lane].link_end, begin)
+        straight_lane = road.lanes.lane[lane].kind == straight
+        x0 = road.lanes.lane[lane].parameters[0]
+        y0 = road.lanes.lane[lane].parameters[1]
+        c = road.lanes.lane[lane].parameters[2]
+        d = road.lanes.lane[lane].parameters[3]
+        past = road.lanes.lane[lane].length + end_margin
+        reach_across = road.lanes.lane[lane].width * half + side_margin
         for j in range(world.used[w]):
             if j == i:
                 continue
             if straight_lane:
-                dx = world.x[w, j] - x0
-                dy = world.y[w, j] - y0
+                dx = world.vehicle[w, j].x - x0
+                dy = world.vehicle[w, j].y - y0
                 s_j = dx * c + dy * d
                 if s_j >= -end_margin and s_j < past and wp.abs(dy * c - dx * d) <= reach_across:
-                    kind = world.kind[w, j]
+                    kind = world.vehicle[w, j].kind
                     if kind != 0 and kind < landmark:
                         pair = rank_neighbour(world, w, j, s, s_j, pair)
                     continue
                 if begin == end:
                     continue
-            other = world.kind[w, j]
+            other = world.vehicle[w, j].kind
             if other != 0 and other < landmark:
                 # The lane itself, then those connected to it; the first that holds the vehicle decides.
                 if not straight_lane:
@@ -408,10 +455,6 @@ def build(real: type) -> Functions:
         return neighbours(world, road, w, i, lane)[0]
 
     @wp.func
-    def rear(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
-        return neighbours(world, road, w, i, lane)[1]
-
-    @wp.func
     def sort(world: wp.ref[World], w: int):
         # Neighbours are not found by order here.
         return
@@ -420,6 +463,7 @@ def build(real: type) -> Functions:
     return Functions(
         inline=False,
         Road=Road,
+        OfLane=OfLane,
         vec2=vec2,
         position=geometry.position,
         local=local,
@@ -440,7 +484,6 @@ def build(real: type) -> Functions:
         gap=gap,
         neighbours=neighbours,
         front=front,
-        rear=rear,
         sort=sort,
     )
 
@@ -467,7 +510,8 @@ def table(
     if not networks or not all(network.lanes for network in networks):
         raise UserError("a road network needs at least one lane")
     real = wp.float32 if dtype == "float32" else wp.float64
-    road = build(real).Road()
+    functions = build(real)
+    road = functions.Road()
 
     def ints(values):
         return wp.array(np.asarray(values if len(values) else [0], dtype=np.int32), device=device)
@@ -476,13 +520,14 @@ def table(
         return wp.array(np.asarray(values if len(values) else [0.0], dtype=np.float64), dtype=real, device=device)
 
     lanes = [lane for network in networks for lane in network.lanes]
+    of_lane = np.zeros(len(lanes), dtype=functions.OfLane.numpy_dtype())
     road.lanes = lane_geometry.table(lanes, dtype, device)
     road.connected = int(connected)
     road.ways = conflicts.table(networks, dtype, device)
     road.plans = signals.table([(network.signals, network.junctions) for network in networks], dtype, device)
     # Nobody changes lane within a junction.
-    road.forbidden = ints(np.array([lane.forbidden for lane in lanes]) | (road.ways.of_lane.numpy() >= 0))
-    road.priority = ints([lane.priority for lane in lanes])
+    of_lane["forbidden"] = np.array([lane.forbidden for lane in lanes]) | (road.ways.of_lane.numpy() >= 0)
+    of_lane["priority"] = [lane.priority for lane in lanes]
     lane_road, lane_place, link_first, link_lane, link_offset = [], [], [0], [], []
     road_lane, road_lanes, road_from, road_to, hops = [], [], [], [], []
     node_first, node_road, map_lane = [0], [], [0]
@@ -512,9 +557,6 @@ def table(
     hops = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in hops]
     road.hop = wp.array(np.concatenate(hops), dtype=wp.int32, device=device)
     for name, values in (
-        ("lane_road", lane_road),
-        ("lane_place", lane_place),
-        ("link_first", link_first),
         ("link_lane", link_lane),
         ("road_lane", road_lane),
         ("road_lanes", road_lanes),
@@ -526,11 +568,14 @@ def table(
     ):
         setattr(road, name, ints(values))
     road.link_offset = reals(link_offset)
+    of_lane["road"], of_lane["place"] = lane_road, lane_place
+    of_lane["link_first"], of_lane["link_end"] = link_first[:-1], link_first[1:]
 
     side = CELL if len(networks) == 1 else MANY_CELL
     road.cells_per_metre = 1.0 / side
     road.rules = int(any(n.signals or n.stop_lines or n.yields or n.crossings for n in networks))
-    road.alone = wp.array(np.concatenate([_alone(network) for network in networks]), dtype=real, device=device)
+    of_lane["alone_from"], of_lane["alone_to"] = np.concatenate([_alone(network) for network in networks]).T
+    road.of_lane = wp.array(of_lane, dtype=functions.OfLane, device=device)
     grids = [_grid(network, side) for network in networks]
     road.map_x, road.map_y = reals([g[0] for g in grids]), reals([g[1] for g in grids])
     road.map_columns, road.map_rows = ints([g[2] for g in grids]), ints([g[3] for g in grids])

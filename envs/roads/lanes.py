@@ -170,22 +170,29 @@ def build(real: type) -> Functions:
     """
     wrap = angles.build(real).wrap
     vec2 = wp.vec2f if real is wp.float32 else wp.vec2d
+    vec_row = wp.types.vector(PARAMETERS, real)
     half_pi, zero, far = real(math.pi / 2), real(0.0), real(1.0e9)
     circular_kind, sine_kind, polyline_kind = CIRCULAR, SINE, POLYLINE
 
     @wp.struct
+    class Row:
+        parameters: vec_row
+        length: real  # m
+        width: real  # m
+        speed_limit: real  # m/s
+        kind: wp.int32
+
+    @wp.struct
     class Lanes:
-        kind: wp.array(dtype=wp.int32)  # [lane]
-        parameters: wp.array2d(dtype=real)  # [lane, PARAMETERS]
-        length: wp.array(dtype=real)  # [lane] m
-        width: wp.array(dtype=real)  # [lane] m
-        speed_limit: wp.array(dtype=real)  # [lane] m/s
+        lane: wp.array(dtype=Row)  # [lane]
         first_sample: wp.array(dtype=wp.int32)  # [lane + 1] where a polyline's samples begin
         samples: wp.array2d(dtype=real)  # [sample, SAMPLE_COLUMNS]
 
     @wp.func
     def sway(lanes: wp.ref[Lanes], lane: int, s: real) -> real:
-        return lanes.parameters[lane, 4] * wp.sin(lanes.parameters[lane, 5] * s + lanes.parameters[lane, 6])
+        return lanes.lane[lane].parameters[4] * wp.sin(
+            lanes.lane[lane].parameters[5] * s + lanes.lane[lane].parameters[6]
+        )
 
     @wp.func
     def along_sample(lanes: wp.ref[Lanes], k: int, x: real, y: real) -> real:
@@ -212,15 +219,15 @@ def build(real: type) -> Functions:
     @wp.func
     def local_coordinates(lanes: wp.ref[Lanes], lane: int, x: real, y: real) -> vec2:
         """(s, r) of a point [m]."""
-        kind = lanes.kind[lane]
+        kind = lanes.lane[lane].kind
         if kind == polyline_kind:
             return on_polyline(lanes, lane, x, y)
-        dx = x - lanes.parameters[lane, 0]
-        dy = y - lanes.parameters[lane, 1]
-        a = lanes.parameters[lane, 2]
-        b = lanes.parameters[lane, 3]
+        dx = x - lanes.lane[lane].parameters[0]
+        dy = y - lanes.lane[lane].parameters[1]
+        a = lanes.lane[lane].parameters[2]
+        b = lanes.lane[lane].parameters[3]
         if kind == circular_kind:
-            direction = lanes.parameters[lane, 4]
+            direction = lanes.lane[lane].parameters[4]
             s = direction * wrap(wp.atan2(dy, dx) - b) * a
             return vec2(s, direction * (a - wp.sqrt(dx * dx + dy * dy)))
         s = dx * a + dy * b
@@ -232,40 +239,40 @@ def build(real: type) -> Functions:
     @wp.func
     def nearby(lanes: wp.ref[Lanes], lane: int, x: real, y: real, reach: real) -> vec2:
         """(s, r) of a point [m]; (1e9, 1e9) where |r| is beyond `reach` for sure."""
-        kind = lanes.kind[lane]
+        kind = lanes.lane[lane].kind
         if kind == circular_kind:
-            dx = x - lanes.parameters[lane, 0]
-            dy = y - lanes.parameters[lane, 1]
-            a = lanes.parameters[lane, 2]
+            dx = x - lanes.lane[lane].parameters[0]
+            dy = y - lanes.lane[lane].parameters[1]
+            a = lanes.lane[lane].parameters[2]
             square = dx * dx + dy * dy
             outer = a + reach
             inner = wp.max(a - reach, zero)
             if square > outer * outer or square < inner * inner:
                 return vec2(far, far)
         elif kind == sine_kind:
-            dx = x - lanes.parameters[lane, 0]
-            dy = y - lanes.parameters[lane, 1]
-            r = dy * lanes.parameters[lane, 2] - dx * lanes.parameters[lane, 3]
-            if wp.abs(r) > reach + wp.abs(lanes.parameters[lane, 4]):
+            dx = x - lanes.lane[lane].parameters[0]
+            dy = y - lanes.lane[lane].parameters[1]
+            r = dy * lanes.lane[lane].parameters[2] - dx * lanes.lane[lane].parameters[3]
+            if wp.abs(r) > reach + wp.abs(lanes.lane[lane].parameters[4]):
                 return vec2(far, far)
         return local_coordinates(lanes, lane, x, y)
 
     @wp.func
     def position(lanes: wp.ref[Lanes], lane: int, s: real, r: real) -> vec2:
         """The point at (s, r) [m]."""
-        kind = lanes.kind[lane]
+        kind = lanes.lane[lane].kind
         if kind == polyline_kind:
             k = sample_at(lanes, lane, s)
             ahead = s - real(k - lanes.first_sample[lane])
             c = lanes.samples[k, 2]
             d = lanes.samples[k, 3]
             return vec2(lanes.samples[k, 0] + ahead * c - r * d, lanes.samples[k, 1] + ahead * d + r * c)
-        x = lanes.parameters[lane, 0]
-        y = lanes.parameters[lane, 1]
-        a = lanes.parameters[lane, 2]
-        b = lanes.parameters[lane, 3]
+        x = lanes.lane[lane].parameters[0]
+        y = lanes.lane[lane].parameters[1]
+        a = lanes.lane[lane].parameters[2]
+        b = lanes.lane[lane].parameters[3]
         if kind == circular_kind:
-            direction = lanes.parameters[lane, 4]
+            direction = lanes.lane[lane].parameters[4]
             phase = direction * s / a + b
             reach = a - r * direction
             return vec2(x + reach * wp.cos(phase), y + reach * wp.sin(phase))
@@ -277,29 +284,30 @@ def build(real: type) -> Functions:
     @wp.func
     def heading_at(lanes: wp.ref[Lanes], lane: int, s: real) -> real:
         """Direction of the centre line [rad]."""
-        kind = lanes.kind[lane]
+        kind = lanes.lane[lane].kind
         if kind == polyline_kind:
             k = sample_at(lanes, lane, s)
             return wp.atan2(lanes.samples[k, 3], lanes.samples[k, 2])
         if kind == circular_kind:
-            direction = lanes.parameters[lane, 4]
-            return direction * s / lanes.parameters[lane, 2] + lanes.parameters[lane, 3] + half_pi * direction
+            direction = lanes.lane[lane].parameters[4]
+            return direction * s / lanes.lane[lane].parameters[2] + lanes.lane[lane].parameters[3] + half_pi * direction
         # The direction of a straight axis is kept, which saves an arctangent.
-        heading = lanes.parameters[lane, 7]
+        heading = lanes.lane[lane].parameters[7]
         if kind == sine_kind:
-            pulsation = lanes.parameters[lane, 5]
-            phase = pulsation * s + lanes.parameters[lane, 6]
-            heading = heading + wp.atan(lanes.parameters[lane, 4] * pulsation * wp.cos(phase))
+            pulsation = lanes.lane[lane].parameters[5]
+            phase = pulsation * s + lanes.lane[lane].parameters[6]
+            heading = heading + wp.atan(lanes.lane[lane].parameters[4] * pulsation * wp.cos(phase))
         return heading
 
     @wp.func
     def width_at(lanes: wp.ref[Lanes], lane: int, s: real) -> real:
         """Width [m]."""
-        if lanes.kind[lane] == polyline_kind:
+        if lanes.lane[lane].kind == polyline_kind:
             return lanes.samples[sample_at(lanes, lane, s), 4]
-        return lanes.width[lane]
+        return lanes.lane[lane].width
 
     return Functions(
+        Row=Row,
         Lanes=Lanes,
         vec2=vec2,
         local_coordinates=local_coordinates,
@@ -331,11 +339,13 @@ def table(lanes: list[Lane], dtype: str, device: str):
             samples.append(lane.samples)
         first.append(first[-1] + (len(lane.samples) if lane.samples is not None else 0))
     all_samples = np.concatenate(samples) if samples else np.zeros((1, SAMPLE_COLUMNS))
-    result = build(real).Lanes()
-    result.kind = wp.array([lane.kind for lane in lanes], dtype=wp.int32, device=device)
-    result.parameters = wp.array(rows, dtype=real, device=device)
-    for name in ("length", "width", "speed_limit"):
-        setattr(result, name, wp.array([getattr(lane, name) for lane in lanes], dtype=real, device=device))
+    functions = build(real)
+    result = functions.Lanes()
+    table = np.zeros(len(lanes), dtype=functions.Row.numpy_dtype())
+    table["parameters"] = rows
+    for name in ("length", "width", "speed_limit", "kind"):
+        table[name] = [getattr(lane, name) for lane in lanes]
+    result.lane = wp.array(table, dtype=functions.Row, device=device)
     result.first_sample = wp.array(first, dtype=wp.int32, device=device)
     result.samples = wp.array(all_samples, dtype=real, device=device)
     return result

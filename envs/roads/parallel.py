@@ -86,7 +86,8 @@ def build(real: type) -> Functions:
     has_planned_place(world, w, i)          whether the route asks for a place on the present road
     wrong_way(world, road, w, i, lane)      whether a change to the lane leads away from that place
     sort(world, w)                          slots along the road, where that is what neighbours are found by
-    front, rear(world, road, w, i, lane)    the slot ahead of and behind i on a lane, or -1
+    neighbours(world, road, w, i, lane)     the slots ahead of and behind i on a lane, each -1 where there is none
+    front(world, road, w, i, lane)          the first of them
     """
     World = world_struct(real)
     vec2 = wp.vec2f if real is wp.float32 else wp.vec2d
@@ -106,8 +107,8 @@ def build(real: type) -> Functions:
     def closest_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
         # All lanes have one heading, so the nearest centre line decides. The first of two equally close lanes, as an
         # argmin takes it: a vehicle on the line belongs to the left lane.
-        place = wp.ceil(world.y[w, i] / road.lane_width - half)
-        world.lane[w, i] = wp.clamp(int(place), 0, road.lanes - 1)
+        place = wp.ceil(world.vehicle[w, i].y / road.lane_width - half)
+        world.vehicle[w, i].lane = wp.clamp(int(place), 0, road.lanes - 1)
 
     @wp.func
     def lateral(road: wp.ref[Road], lane: int, y: real) -> real:
@@ -119,7 +120,7 @@ def build(real: type) -> Functions:
 
     @wp.func
     def local_of(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> vec2:
-        return local(road, lane, world.x[w, i], world.y[w, i])
+        return local(road, lane, world.vehicle[w, i].x, world.vehicle[w, i].y)
 
     @wp.func
     def heading_at(road: wp.ref[Road], lane: int, s: real) -> real:
@@ -143,11 +144,11 @@ def build(real: type) -> Functions:
 
     @wp.func
     def gap(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int) -> real:
-        return world.x[w, j] - world.x[w, i]
+        return world.vehicle[w, j].x - world.vehicle[w, i].x
 
     @wp.func
     def onward(world: wp.ref[World], road: wp.ref[Road], w: int, i: int) -> int:
-        return world.target_lane[w, i]
+        return world.vehicle[w, i].target_lane
 
     @wp.func
     def within_ends(road: wp.ref[Road], x: real, before: real) -> bool:
@@ -159,8 +160,8 @@ def build(real: type) -> Functions:
 
     @wp.func
     def reachable(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> bool:
-        across = lateral(road, lane, world.y[w, i])
-        return wp.abs(across) <= two * road.lane_width and within_ends(road, world.x[w, i], zero)
+        across = lateral(road, lane, world.vehicle[w, i].y)
+        return wp.abs(across) <= two * road.lane_width and within_ends(road, world.vehicle[w, i].x, zero)
 
     @wp.func
     def has_planned_place(world: wp.ref[World], w: int, i: int) -> bool:
@@ -174,36 +175,40 @@ def build(real: type) -> Functions:
     def sort(world: wp.ref[World], w: int):
         # Insertion sort: between two frames hardly any two vehicles change places.
         for a in range(1, world.slots):
-            slot = world.order[w, a]
-            x = world.x[w, slot]
+            slot = world.vehicle[w, a].order
+            x = world.vehicle[w, slot].x
             b = int(a - 1)
             while b >= 0:
-                other = world.order[w, b]
-                x_other = world.x[w, other]
+                other = world.vehicle[w, b].order
+                x_other = world.vehicle[w, other].x
                 if x_other > x or (x_other == x and other > slot):
-                    world.order[w, b + 1] = other
+                    world.vehicle[w, b + 1].order = other
                     b = b - 1
                 else:
                     break
-            world.order[w, b + 1] = slot
+            world.vehicle[w, b + 1].order = slot
         for a in range(world.slots):
-            world.rank[w, world.order[w, a]] = a
+            world.vehicle[w, world.vehicle[w, a].order].rank = a
 
     @wp.func
     def neighbour_here(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int, lane: int) -> bool:
-        return j != i and world.kind[w, j] != 0 and on_lane(road, lane, world.x[w, j], world.y[w, j], side_margin)
+        return (
+            j != i
+            and world.vehicle[w, j].kind != 0
+            and on_lane(road, lane, world.vehicle[w, j].x, world.vehicle[w, j].y, side_margin)
+        )
 
     @wp.func
     def front(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
         """The vehicle ahead of i on a lane; level counts as ahead, and of several level the last slot (highway-env)."""
-        x = world.x[w, i]
-        r = int(world.rank[w, i])
-        while r > 0 and world.x[w, world.order[w, r - 1]] == x:
+        x = world.vehicle[w, i].x
+        r = int(world.vehicle[w, i].rank)
+        while r > 0 and world.vehicle[w, world.vehicle[w, r - 1].order].x == x:
             r = r - 1
         found = int(-1)
         while r < world.slots:
-            j = world.order[w, r]
-            if found >= 0 and world.x[w, j] > world.x[w, found]:
+            j = world.vehicle[w, r].order
+            if found >= 0 and world.vehicle[w, j].x > world.vehicle[w, found].x:
                 break
             if neighbour_here(world, road, w, i, j, lane):
                 found = j
@@ -213,17 +218,21 @@ def build(real: type) -> Functions:
     @wp.func
     def rear(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
         """The vehicle behind i on a lane; of several level with each other the first slot (highway-env)."""
-        x = world.x[w, i]
-        r = int(world.rank[w, i] - 1)
+        x = world.vehicle[w, i].x
+        r = int(world.vehicle[w, i].rank - 1)
         found = int(-1)
         while r >= 0:
-            j = world.order[w, r]
-            if found >= 0 and world.x[w, j] < world.x[w, found]:
+            j = world.vehicle[w, r].order
+            if found >= 0 and world.vehicle[w, j].x < world.vehicle[w, found].x:
                 break
-            if world.x[w, j] < x and neighbour_here(world, road, w, i, j, lane):
+            if world.vehicle[w, j].x < x and neighbour_here(world, road, w, i, j, lane):
                 found = j
             r = r - 1
         return found
+
+    @wp.func
+    def neighbours(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> wp.vec2i:
+        return wp.vec2i(front(world, road, w, i, lane), rear(world, road, w, i, lane))
 
     return Functions(
         inline=None,
@@ -245,7 +254,7 @@ def build(real: type) -> Functions:
         wrong_way=wrong_way,
         sort=sort,
         front=front,
-        rear=rear,
+        neighbours=neighbours,
     )
 
 

@@ -214,7 +214,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
             s = s + real(30.0) * draw(world, seed, w, 4 * i)
             speed = between(speed_low, speed_high, draw(world, seed, w, 4 * i + 1))
             setting.put_on(world, road, w, i, driver, lane_of(world, road, task, w, i), s, speed)
-            world.changes_lanes[w, i] = 0
+            world.vehicle[w, i].changes_lanes = 0
 
     @wp.func
     def from_zebra(world: wp.ref[World], task: wp.ref[Task], w: int, x: real) -> real:
@@ -236,8 +236,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
         width = wp.where(is_van, van_width, car_width)
         heading = wp.where(side > zero, zero, pi)
         setting.stand(world, road, w, i, bay_at(k), side * parked_at, heading, length, width)
-        world.height[w, i] = wp.where(is_van, van_height, car_height)
-        world.form[w, i] = wp.where(is_van, van_form, 0)
+        world.vehicle[w, i].height = wp.where(is_van, van_height, car_height)
+        world.vehicle[w, i].form = wp.where(is_van, van_form, 0)
 
     @wp.func
     def can_park(world: wp.ref[World], task: wp.ref[Task], w: int, k: int, taken: int) -> bool:
@@ -303,7 +303,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         back = wp.where(figure == cyclist, real(1.4), real(0.6))
         setting.put(world, road, w, i, walker, x, side * (kerb + back), -side * half_pi, zero)
         people.send(world, w, i, figure, x, -side * (kerb + back), speed, waits, margin)
-        world.patience[w, i] = wait
+        world.vehicle[w, i].patience = wait
 
     @wp.func
     def hide(world: wp.ref[World], road: wp.ref[Road], seed: wp.uint64, w: int, i: int, k: int):
@@ -345,8 +345,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
             for k in range(size):
                 aside = real(0.7) * (real(k) - half * real(size - 1))
                 cross(world, road, w, last - k, adult, x + aside, side, speed, start_up, wait)
-                world.yields[w, last - k] = 1
-                world.speed_index[w, last - k] = last
+                world.vehicle[w, last - k].yields = 1
+                world.vehicle[w, last - k].speed_index = last
             return last - size
         gaps = int(task.length / bay) / 4
         gap = 1 + below(seed, id, episode, purpose, index + 6, gaps - 1)
@@ -410,30 +410,30 @@ def build(real: type, road_functions, action_functions) -> Functions:
         people.decide(world, w)
         for i in range(1, task.traffic + 1):
             lane = lane_of(world, road, task, w, i)
-            if world.kind[w, i] == 0:
+            if world.vehicle[w, i].kind == 0:
                 space = real(1.0e6)
                 for j in range(task.traffic + 1):
-                    if world.kind[w, j] != 0 and world.lane[w, j] == lane:
-                        space = wp.min(space, world.lane_s[w, j])
+                    if world.vehicle[w, j].kind != 0 and world.vehicle[w, j].lane == lane:
+                        space = wp.min(space, world.vehicle[w, j].lane_s)
                 index = world.frame[w] * 64 + i
                 enter = uniform(seed, world.world_id[w], world.episode[w], later, 2 * index)
                 if space > free and enter < enters:
                     share = uniform(seed, world.world_id[w], world.episode[w], later, 2 * index + 1)
                     setting.put_on(world, road, w, i, driver, lane, real(3.0), between(speed_low, speed_high, share))
-                    world.changes_lanes[w, i] = 0
-            elif world.lane_s[w, i] > task.length - one:
+                    world.vehicle[w, i].changes_lanes = 0
+            elif world.vehicle[w, i].lane_s > task.length - one:
                 setting.clear(world, w, i)
 
     @wp.func
     def struck_someone(world: wp.ref[World], w: int) -> bool:
         j = world.slots - 1
-        while j >= 0 and world.kind[w, j] == walker:
-            dx = world.x[w, j] - world.x[w, 0]
-            dy = world.y[w, j] - world.y[w, 0]
-            along = wp.abs(dx * world.cos_heading[w, 0] + dy * world.sin_heading[w, 0])
-            across = wp.abs(dy * world.cos_heading[w, 0] - dx * world.sin_heading[w, 0])
-            size = half * world.length[w, j] + touch
-            if along < half * world.length[w, 0] + size and across < half * world.width[w, 0] + size:
+        while j >= 0 and world.vehicle[w, j].kind == walker:
+            dx = world.vehicle[w, j].x - world.vehicle[w, 0].x
+            dy = world.vehicle[w, j].y - world.vehicle[w, 0].y
+            along = wp.abs(dx * world.vehicle[w, 0].cos_heading + dy * world.vehicle[w, 0].sin_heading)
+            across = wp.abs(dy * world.vehicle[w, 0].cos_heading - dx * world.vehicle[w, 0].sin_heading)
+            size = half * world.vehicle[w, j].length + touch
+            if along < half * world.vehicle[w, 0].length + size and across < half * world.vehicle[w, 0].width + size:
                 return True
             j = j - 1
         return False
@@ -441,14 +441,14 @@ def build(real: type, road_functions, action_functions) -> Functions:
     @wp.func
     def cuts_in(world: wp.ref[World], w: int) -> bool:
         """Whether the ego passes a zebra in front of someone who goes first."""
-        if world.speed[w, 0] <= one:
+        if world.vehicle[w, 0].speed <= one:
             return False
         j = world.slots - 1
-        while j >= 0 and world.kind[w, j] == walker:
+        while j >= 0 and world.vehicle[w, j].kind == walker:
             place = people.meeting(world, w, j, 0)
-            if world.yields[w, j] != 0 and wp.abs(place[0]) < half * world.length[w, 0] + strip:
-                if world.route_at[w, j] == waits:
-                    if -world.patience[w, j] > waited:
+            if world.vehicle[w, j].yields != 0 and wp.abs(place[0]) < half * world.vehicle[w, 0].length + strip:
+                if world.vehicle[w, j].route_at == waits:
+                    if -world.vehicle[w, j].patience > waited:
                         return True
                 elif place[1] < close:
                     return True
@@ -464,11 +464,11 @@ def build(real: type, road_functions, action_functions) -> Functions:
         commands: wp.array2d(dtype=wp.float32),
         w: int,
     ):
-        share = scores.share(world.speed[w, 0], task.speed_low, task.speed_high)
+        share = scores.share(world.vehicle[w, 0].speed, task.speed_low, task.speed_high)
         reward = task.high_speed_reward * wp.clamp(share, zero, one)
-        crashed = world.crashed[w, 0] != 0
+        crashed = world.vehicle[w, 0].crashed != 0
         lost = not scores.on_road(world, road, w, 0)
-        arrived = world.x[w, 0] > task.end and not crashed and not lost
+        arrived = world.vehicle[w, 0].x > task.end and not crashed and not lost
         if cuts_in(world, w):
             reward = reward + task.yield_reward
         if crashed and struck_someone(world, w):

@@ -149,7 +149,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
             setting.put_on(world, road, w, i, idm, task.road_lane + place, x, speed)
             if i > 0:
                 setting.plan(world, road, w, i, 0)
-                world.changes_lanes[w, i] = 0
+                world.vehicle[w, i].changes_lanes = 0
         setting.engage(world, road, controls, w, 0, task.ego_kind)
 
     @wp.func
@@ -163,11 +163,11 @@ def build(real: type, road_functions, action_functions) -> Functions:
     ):
         lane = scores.chosen_lane(world, w, 0)
         success = lane == task.beside_lane or lane == task.exit_lane
-        fast = wp.clamp(scores.share(world.speed[w, 0], task.speed_low, task.speed_high), zero, one)
+        fast = wp.clamp(scores.share(world.vehicle[w, 0].speed, task.speed_low, task.speed_high), zero, one)
         reward = (
-            task.collision_reward * real(world.crashed[w, 0])
+            task.collision_reward * real(world.vehicle[w, 0].crashed)
             + task.high_speed_reward * fast
-            + task.right_lane_reward * real(road.lane_place[lane])
+            + task.right_lane_reward * real(road.of_lane[lane].place)
         )
         world.success[w] = 0
         if success:
@@ -175,6 +175,6 @@ def build(real: type, road_functions, action_functions) -> Functions:
             world.success[w] = 1
         if task.normalize != 0:
             reward = wp.clamp(scores.share(reward, task.collision_reward, task.goal_reward), zero, one)
-        scores.conclude(world, w, reward, world.crashed[w, 0] != 0, task.step_duration, task.duration)
+        scores.conclude(world, w, reward, world.vehicle[w, 0].crashed != 0, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

@@ -122,34 +122,34 @@ def build(real: type, road_functions, action_functions) -> Functions:
     @wp.func
     def place(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int, x: real, speed: real):
         y = real(lane) * road.lane_width
-        world.x[w, i] = x
-        world.y[w, i] = y
-        world.heading[w, i] = zero
-        world.cos_heading[w, i] = one
-        world.sin_heading[w, i] = zero
-        world.speed[w, i] = speed
-        world.sin_slip[w, i] = zero
-        world.acceleration[w, i] = zero
-        world.target_speed[w, i] = speed
+        world.vehicle[w, i].x = x
+        world.vehicle[w, i].y = y
+        world.vehicle[w, i].heading = zero
+        world.vehicle[w, i].cos_heading = one
+        world.vehicle[w, i].sin_heading = zero
+        world.vehicle[w, i].speed = speed
+        world.vehicle[w, i].sin_slip = zero
+        world.vehicle[w, i].acceleration = zero
+        world.vehicle[w, i].target_speed = speed
         # highway-env staggers the first decisions by a fractional part of the position.
-        world.timer[w, i] = wp.mod((x + y) * pi, one)
-        world.exponent[w, i] = real(4.0)
-        world.impact_x[w, i] = zero
-        world.impact_y[w, i] = zero
-        world.length[w, i] = length
-        world.width[w, i] = width
-        world.height[w, i] = height
-        world.lane[w, i] = lane
-        world.target_lane[w, i] = lane
-        world.proposed_lane[w, i] = lane
-        world.speed_index[w, i] = 0
-        world.kind[w, i] = idm
-        world.crashed[w, i] = 0
-        world.has_impact[w, i] = 0
-        world.changes_lanes[w, i] = 1
-        world.checks_collisions[w, i] = 1
-        world.order[w, i] = i
-        world.rank[w, i] = i
+        world.vehicle[w, i].timer = wp.mod((x + y) * pi, one)
+        world.vehicle[w, i].exponent = real(4.0)
+        world.vehicle[w, i].impact_x = zero
+        world.vehicle[w, i].impact_y = zero
+        world.vehicle[w, i].length = length
+        world.vehicle[w, i].width = width
+        world.vehicle[w, i].height = height
+        world.vehicle[w, i].lane = lane
+        world.vehicle[w, i].target_lane = lane
+        world.vehicle[w, i].proposed_lane = lane
+        world.vehicle[w, i].speed_index = 0
+        world.vehicle[w, i].kind = idm
+        world.vehicle[w, i].crashed = 0
+        world.vehicle[w, i].has_impact = 0
+        world.vehicle[w, i].changes_lanes = 1
+        world.vehicle[w, i].checks_collisions = 1
+        world.vehicle[w, i].order = i
+        world.vehicle[w, i].rank = i
 
     @wp.func
     def spawn(
@@ -175,17 +175,17 @@ def build(real: type, road_functions, action_functions) -> Functions:
             place(world, road, w, i, lane, x, speed)
             if i > 0:
                 draw = uniform(seed, id, episode, spawn_purpose, i * draws + k_exponent)
-                world.exponent[w, i] = real(3.5) + draw
-                world.checks_collisions[w, i] = task.others_collide
-        world.kind[w, 0] = task.ego_kind
+                world.vehicle[w, i].exponent = real(3.5) + draw
+                world.vehicle[w, i].checks_collisions = task.others_collide
+        world.vehicle[w, 0].kind = task.ego_kind
         if task.ego_kind == meta:
             index = action_functions.index_of(controls, task.ego_speed)
-            world.speed_index[w, 0] = index
-            world.target_speed[w, 0] = action_functions.speed_of(controls, index)
+            world.vehicle[w, 0].speed_index = index
+            world.vehicle[w, 0].target_speed = action_functions.speed_of(controls, index)
         elif task.ego_kind == idm:
-            world.target_speed[w, 0] = road.speed_limit
+            world.vehicle[w, 0].target_speed = road.speed_limit
         else:
-            world.target_speed[w, 0] = zero
+            world.vehicle[w, 0].target_speed = zero
 
     @wp.func
     def score(
@@ -198,11 +198,11 @@ def build(real: type, road_functions, action_functions) -> Functions:
     ):
         """Reward and end of the policy step that was just simulated."""
         lane = scores.chosen_lane(world, w, 0)
-        forward = world.speed[w, 0] * world.cos_heading[w, 0]
+        forward = world.vehicle[w, 0].speed * world.vehicle[w, 0].cos_heading
         speed_term = wp.clamp((forward - task.speed_low) / (task.speed_high - task.speed_low), zero, one)
         lane_term = real(lane) / real(wp.max(road.lanes - 1, 1))
         total = (
-            task.collision_reward * real(world.crashed[w, 0])
+            task.collision_reward * real(world.vehicle[w, 0].crashed)
             + task.right_lane_reward * lane_term
             + task.high_speed_reward * speed_term
         )
@@ -210,6 +210,6 @@ def build(real: type, road_functions, action_functions) -> Functions:
         reward = (total - task.collision_reward) / (best - task.collision_reward)
         if not scores.on_road(world, road, w, 0):
             reward = zero
-        scores.conclude(world, w, reward, world.crashed[w, 0] != 0, task.step_duration, task.duration)
+        scores.conclude(world, w, reward, world.vehicle[w, 0].crashed != 0, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

@@ -185,12 +185,12 @@ def build(real: type, road_functions, action_functions) -> Functions:
         place = road_functions.position(road.lanes, lane, s, zero)
         slot = int(-1)
         for j in range(world.slots):
-            if world.kind[w, j] == 0:
+            if world.vehicle[w, j].kind == 0:
                 if slot < 0 and j >= world.agents:
                     slot = j
             else:
-                dx = world.x[w, j] - place[0]
-                dy = world.y[w, j] - place[1]
+                dx = world.vehicle[w, j].x - place[0]
+                dy = world.vehicle[w, j].y - place[1]
                 if dx * dx + dy * dy < room * room:
                     return
         if slot < 0:
@@ -198,8 +198,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
         speed = real(8.0) + speed_spread * normal(seed, id, episode, purpose, k + 4)
         setting.put_on(world, road, w, slot, idm, lane, s, speed)
         setting.plan(world, road, w, slot, goal)
-        world.exponent[w, slot] = real(3.5) + uniform(seed, id, episode, purpose, k + 5)
-        world.sequence[w, slot] = world.arrivals[w]
+        world.vehicle[w, slot].exponent = real(3.5) + uniform(seed, id, episode, purpose, k + 5)
+        world.vehicle[w, slot].sequence = world.arrivals[w]
         world.arrivals[w] = world.arrivals[w] + 1
 
     @wp.func
@@ -231,13 +231,13 @@ def build(real: type, road_functions, action_functions) -> Functions:
                 goal = 1 + below(seed, id, episode, initial, k + 1, 3)
             setting.plan(world, road, w, i, goal)
             setting.engage(world, road, controls, w, i, task.ego_kind)
-            world.finished[w, i] = 0
-            world.sequence[w, i] = world.arrivals[w]
+            world.vehicle[w, i].finished = 0
+            world.vehicle[w, i].sequence = world.arrivals[w]
             world.arrivals[w] = world.arrivals[w] + 1
             for j in range(world.agents, world.slots):
-                dx = world.x[w, j] - world.x[w, i]
-                dy = world.y[w, j] - world.y[w, i]
-                if world.kind[w, j] != 0 and dx * dx + dy * dy < ego_room * ego_room:
+                dx = world.vehicle[w, j].x - world.vehicle[w, i].x
+                dy = world.vehicle[w, j].y - world.vehicle[w, i].y
+                if world.vehicle[w, j].kind != 0 and dx * dx + dy * dy < ego_room * ego_room:
                     setting.clear(world, w, j)
 
     @wp.func
@@ -246,9 +246,13 @@ def build(real: type, road_functions, action_functions) -> Functions:
     ):
         """Vehicles leave at the end of the road, and one may enter."""
         for i in range(world.agents, world.slots):
-            lane = world.lane[w, i]
-            gone = task.leaving[lane] != 0 and world.lane_s[w, i] >= road.lanes.length[lane] - leave
-            if world.kind[w, i] != 0 and world.kind[w, i] < obstacle and (gone or world.route_end[w, i] == 0):
+            lane = world.vehicle[w, i].lane
+            gone = task.leaving[lane] != 0 and world.vehicle[w, i].lane_s >= road.lanes.lane[lane].length - leave
+            if (
+                world.vehicle[w, i].kind != 0
+                and world.vehicle[w, i].kind < obstacle
+                and (gone or world.vehicle[w, i].route_end == 0)
+            ):
                 setting.clear(world, w, i)
         k = world.episode_length[w] * draws
         bring_in(world, road, task, seed, w, coming, k, zero, one, one, task.spawn_probability, False)
@@ -266,19 +270,19 @@ def build(real: type, road_functions, action_functions) -> Functions:
         crash = bool(False)
         all_arrived = bool(True)
         for i in range(world.agents):
-            lane = world.lane[w, i]
-            arrived = task.leaving[lane] != 0 and world.lane_s[w, i] >= arrived_at
-            fast = wp.clamp(scores.share(world.speed[w, i], task.speed_low, task.speed_high), zero, one)
-            own = task.collision_reward * real(world.crashed[w, i]) + task.high_speed_reward * fast
+            lane = world.vehicle[w, i].lane
+            arrived = task.leaving[lane] != 0 and world.vehicle[w, i].lane_s >= arrived_at
+            fast = wp.clamp(scores.share(world.vehicle[w, i].speed, task.speed_low, task.speed_high), zero, one)
+            own = task.collision_reward * real(world.vehicle[w, i].crashed) + task.high_speed_reward * fast
             if arrived:
                 own = task.arrived_reward
             if not scores.on_road(world, road, w, i):
                 own = zero
             if task.normalize != 0:
                 own = scores.share(own, task.collision_reward, task.arrived_reward)
-            world.reward_share[w, i] = own
-            world.finished[w, i] = wp.where(arrived or world.crashed[w, i] != 0, 1, 0)
-            crash = crash or world.crashed[w, i] != 0
+            world.vehicle[w, i].reward_share = own
+            world.vehicle[w, i].finished = wp.where(arrived or world.vehicle[w, i].crashed != 0, 1, 0)
+            crash = crash or world.vehicle[w, i].crashed != 0
             all_arrived = all_arrived and arrived
             reward = reward + own
         reward = reward / real(world.agents)

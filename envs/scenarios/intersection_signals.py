@@ -176,10 +176,10 @@ def build(real: type, road_functions, action_functions) -> Functions:
         setting.plan(world, road, w, i, goal)
         limit = road_functions.speed_limit(road, lane)
         share = wp.clamp(real(0.95) + real(0.1) * normal(seed, id, episode, purpose, k), real(0.7), real(1.2))
-        world.target_speed[w, i] = limit * share
-        world.exponent[w, i] = real(3.5) + uniform(seed, id, episode, purpose, k + 1)
-        world.changes_lanes[w, i] = 0
-        world.sequence[w, i] = world.arrivals[w]
+        world.vehicle[w, i].target_speed = limit * share
+        world.vehicle[w, i].exponent = real(3.5) + uniform(seed, id, episode, purpose, k + 1)
+        world.vehicle[w, i].changes_lanes = 0
+        world.vehicle[w, i].sequence = world.arrivals[w]
         world.arrivals[w] = world.arrivals[w] + 1
 
     @wp.func
@@ -189,7 +189,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
     @wp.func
     def free_slot(world: wp.ref[World], w: int) -> int:
         for j in range(world.agents, world.slots):
-            if world.kind[w, j] == 0:
+            if world.vehicle[w, j].kind == 0:
                 return j
         return -1
 
@@ -201,16 +201,16 @@ def build(real: type, road_functions, action_functions) -> Functions:
         k = int(draws)
         for lane in range(road.map_lane[world.map[w]], road.map_lane[world.map[w] + 1]):
             if road.ways.ahead[lane] != 0:
-                ahead = real(road.lanes.length[lane] + half * spacing)
+                ahead = real(road.lanes.lane[lane].length + half * spacing)
                 speed_ahead = real(0.0)
                 place = ahead - spacing
                 while place > spacing:
                     k = k + draws
                     s = place - two * uniform(seed, id, episode, initial, k)
                     place = place - spacing
-                    if lane == world.lane[w, 0] and wp.abs(s - world.lane_s[w, 0]) < ego_room:
-                        ahead = world.lane_s[w, 0]
-                        speed_ahead = world.speed[w, 0]
+                    if lane == world.vehicle[w, 0].lane and wp.abs(s - world.vehicle[w, 0].lane_s) < ego_room:
+                        ahead = world.vehicle[w, 0].lane_s
+                        speed_ahead = world.vehicle[w, 0].speed
                     else:
                         goal = goal_of(world, road, task, seed, w, lane, k + 1)
                         slot = free_slot(world, w)
@@ -256,7 +256,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         turn = below(seed, id, episode, initial, 3, 3)
         lane = lane_for(task, m, arm, turn, below(seed, id, episode, initial, 4, places))
         away = nearest + (farthest - nearest) * uniform(seed, id, episode, initial, 5)
-        s = road.lanes.length[lane] - away
+        s = road.lanes.lane[lane].length - away
         put_driver(world, road, seed, w, 0, initial, 6, lane, s, task.top_speed, (arm + task.exits[turn]) % 4)
         setting.engage(world, road, controls, w, 0, task.ego_kind)
         fill(world, road, task, seed, w)
@@ -267,9 +267,9 @@ def build(real: type, road_functions, action_functions) -> Functions:
     ):
         """Vehicles leave at the end of the road, and one may come in."""
         for i in range(world.agents, world.slots):
-            lane = world.lane[w, i]
-            gone = task.leaving[lane] != 0 and world.lane_s[w, i] >= road.lanes.length[lane] - leave
-            if gone and world.kind[w, i] != 0 and world.kind[w, i] < obstacle:
+            lane = world.vehicle[w, i].lane
+            gone = task.leaving[lane] != 0 and world.vehicle[w, i].lane_s >= road.lanes.lane[lane].length - leave
+            if gone and world.vehicle[w, i].kind != 0 and world.vehicle[w, i].kind < obstacle:
                 setting.clear(world, w, i)
         id = world.world_id[w]
         episode = world.episode[w]
@@ -283,11 +283,13 @@ def build(real: type, road_functions, action_functions) -> Functions:
         # As fast as lets it stay behind the last one on its lane.
         speed = real(road_functions.speed_limit(road, lane))
         for j in range(world.slots):
-            if world.kind[w, j] != 0 and world.lane[w, j] == lane:
-                gap = world.lane_s[w, j] - entry - spacing
+            if world.vehicle[w, j].kind != 0 and world.vehicle[w, j].lane == lane:
+                gap = world.vehicle[w, j].lane_s - entry - spacing
                 if gap < zero:
                     return
-                speed = wp.min(speed, wp.sqrt(two * braking * gap + world.speed[w, j] * world.speed[w, j]))
+                speed = wp.min(
+                    speed, wp.sqrt(two * braking * gap + world.vehicle[w, j].speed * world.vehicle[w, j].speed)
+                )
         put_driver(world, road, seed, w, slot, coming, k + 4, lane, entry, speed, (arm + task.exits[turn]) % 4)
 
     @wp.func
@@ -299,10 +301,10 @@ def build(real: type, road_functions, action_functions) -> Functions:
         commands: wp.array2d(dtype=wp.float32),
         w: int,
     ):
-        lane = world.lane[w, 0]
-        crashed = world.crashed[w, 0] != 0
-        arrived = task.leaving[lane] != 0 and world.lane_s[w, 0] >= arrived_at and not crashed
-        speed = world.speed[w, 0]
+        lane = world.vehicle[w, 0].lane
+        crashed = world.vehicle[w, 0].crashed != 0
+        arrived = task.leaving[lane] != 0 and world.vehicle[w, 0].lane_s >= arrived_at and not crashed
+        speed = world.vehicle[w, 0].speed
         reward = task.speed_reward * wp.clamp(speed / task.top_speed, zero, one)
         if crashed:
             reward = reward + task.collision_reward
@@ -313,7 +315,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         stage = crossing.stage(world, w, 0)
         if wp.abs(speed) < stands and (stage == granted or stage >= inside):
             reward = reward + task.blocking_reward
-        world.finished[w, 0] = wp.where(arrived or crashed, 1, 0)
+        world.vehicle[w, 0].finished = wp.where(arrived or crashed, 1, 0)
         world.success[w] = wp.where(arrived, 1, 0)
         scores.conclude(world, w, reward, crashed or arrived, task.step_duration, task.duration)
 

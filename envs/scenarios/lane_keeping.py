@@ -99,9 +99,12 @@ def build(real: type, road_functions, action_functions) -> Functions:
         w: int,
     ):
         lane = world.reference_lane[w]
-        share = road_functions.local(road, lane, world.x[w, 0], world.y[w, 0])[1] / road.lanes.width[lane]
+        share = (
+            road_functions.local(road, lane, world.vehicle[w, 0].x, world.vehicle[w, 0].y)[1]
+            / road.lanes.lane[lane].width
+        )
         # Once the car has left a lane the next one is to be kept, from the next step on.
-        if not road_functions.on_lane(road, lane, world.x[w, 0], world.y[w, 0], zero):
+        if not road_functions.on_lane(road, lane, world.vehicle[w, 0].x, world.vehicle[w, 0].y, zero):
             world.reference_lane[w] = task.last_lane
         scores.conclude(world, w, real(1.0) - share * share, False, task.step_duration, task.duration)
 

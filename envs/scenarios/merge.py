@@ -160,8 +160,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
                 clear = bool(True)
                 for j in range(filled):
                     # All of these start on the first road, whose lanes are 4 m apart.
-                    beside = wp.abs(world.y[w, j] - real(4 * place)) < one
-                    if beside and wp.abs(world.x[w, j] - x) <= room:
+                    beside = wp.abs(world.vehicle[w, j].y - real(4 * place)) < one
+                    if beside and wp.abs(world.vehicle[w, j].x - x) <= room:
                         clear = False
                 if clear:
                     speed = real(28.0) + real(4.0) * uniform(seed, id, episode, purpose, draw + 2)
@@ -185,9 +185,9 @@ def build(real: type, road_functions, action_functions) -> Functions:
         else:
             around_the_ego(world, road, task, seed, w)
         setting.put_on(world, road, w, last, idm, task.ramp_lane, from_ramp, real(20.0))
-        world.target_speed[w, last] = real(30.0)
+        world.vehicle[w, last].target_speed = real(30.0)
         setting.stand(world, road, w, last + 1, task.obstacle_x, task.obstacle_y, real(0.0), real(2.0), real(2.0))
-        world.form[w, last + 1] = barrier
+        world.vehicle[w, last + 1].form = barrier
 
     @wp.func
     def score(
@@ -198,21 +198,21 @@ def build(real: type, road_functions, action_functions) -> Functions:
         commands: wp.array2d(dtype=wp.float32),
         w: int,
     ):
-        total = task.collision_reward * real(world.crashed[w, 0])
-        total += task.right_lane_reward * real(road.lane_place[world.lane[w, 0]])
-        total += task.high_speed_reward * scores.share(world.speed[w, 0], task.speed_low, task.speed_high)
-        if world.kind[w, 0] == meta:
+        total = task.collision_reward * real(world.vehicle[w, 0].crashed)
+        total += task.right_lane_reward * real(road.of_lane[world.vehicle[w, 0].lane].place)
+        total += task.high_speed_reward * scores.share(world.vehicle[w, 0].speed, task.speed_low, task.speed_high)
+        if world.vehicle[w, 0].kind == meta:
             total += task.lane_change_reward * real(task.penalised[int(commands[w, 0])])
         for i in range(world.slots):
-            drives = world.kind[w, i] == idm or world.kind[w, i] == meta
-            if drives and world.lane[w, i] == task.merging_lane:
-                wanted = world.target_speed[w, i]
-                total += task.merging_speed_reward * (wanted - world.speed[w, i]) / wanted
+            drives = world.vehicle[w, i].kind == idm or world.vehicle[w, i].kind == meta
+            if drives and world.vehicle[w, i].lane == task.merging_lane:
+                wanted = world.vehicle[w, i].target_speed
+                total += task.merging_speed_reward * (wanted - world.vehicle[w, i].speed) / wanted
         worst = task.collision_reward + task.merging_speed_reward
         best = task.high_speed_reward + task.right_lane_reward
         reward = scores.share(total, worst, best)
-        terminated = world.crashed[w, 0] != 0 or world.x[w, 0] > task.end
-        world.success[w] = wp.where(world.crashed[w, 0] == 0 and world.x[w, 0] > task.end, 1, 0)
+        terminated = world.vehicle[w, 0].crashed != 0 or world.vehicle[w, 0].x > task.end
+        world.success[w] = wp.where(world.vehicle[w, 0].crashed == 0 and world.vehicle[w, 0].x > task.end, 1, 0)
         scores.conclude(world, w, reward, terminated, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

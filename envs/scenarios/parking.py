@@ -126,7 +126,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
             chosen = below(seed, world.world_id[w], world.episode[w], purpose, 100 + i * tries + attempt, task.spots)
             clear = bool(True)
             for j in range(i):
-                if world.target_lane[w, j] == chosen and world.kind[w, j] != 0:
+                if world.vehicle[w, j].target_lane == chosen and world.vehicle[w, j].kind != 0:
                     clear = False
             if clear:
                 break
@@ -148,8 +148,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
         for k in range(agents):
             i = goals + k
             lane = free_spot(world, task, seed, w, i)
-            setting.put_on(world, road, w, i, landmark, lane, road.lanes.length[lane] / real(2.0), zero)
-            world.target_lane[w, i] = lane
+            setting.put_on(world, road, w, i, landmark, lane, road.lanes.lane[lane].length / real(2.0), zero)
+            world.vehicle[w, i].target_lane = lane
             setting.size(world, w, i, real(2.0), real(2.0), zero)
         for k in range(task.parked):
             i = agents + k
@@ -159,12 +159,12 @@ def build(real: type, road_functions, action_functions) -> Functions:
                 lane = below(seed, world.world_id[w], world.episode[w], purpose, 100 + i * tries + attempt, task.spots)
                 clear = bool(True)
                 for j in range(goals + agents):
-                    if j != i and world.kind[w, j] != 0 and world.target_lane[w, j] == lane:
+                    if j != i and world.vehicle[w, j].kind != 0 and world.vehicle[w, j].target_lane == lane:
                         clear = False
                 if clear:
                     break
             setting.put_on(world, road, w, i, plain, lane, spot, zero)
-            world.target_lane[w, i] = lane
+            world.vehicle[w, i].target_lane = lane
         for k in range(task.walls):
             setting.stand(
                 world,
@@ -177,7 +177,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
                 task.blocks[k, 3],
                 task.blocks[k, 4],
             )
-            world.form[w, goals + agents + k] = wall
+            world.vehicle[w, goals + agents + k].form = wall
 
     @wp.func
     def away(a: real, b: real, task: wp.ref[Task], k: int) -> real:
@@ -186,15 +186,15 @@ def build(real: type, road_functions, action_functions) -> Functions:
     @wp.func
     def closeness(world: wp.ref[World], task: wp.ref[Task], w: int, i: int, goal: int) -> real:
         """How close an agent is to its goal, at most 0."""
-        c = world.cos_heading[w, i]
-        s = world.sin_heading[w, i]
-        v = world.speed[w, i]
-        total = away(world.x[w, i], world.x[w, goal], task, 0)
-        total += away(world.y[w, i], world.y[w, goal], task, 1)
+        c = world.vehicle[w, i].cos_heading
+        s = world.vehicle[w, i].sin_heading
+        v = world.vehicle[w, i].speed
+        total = away(world.vehicle[w, i].x, world.vehicle[w, goal].x, task, 0)
+        total += away(world.vehicle[w, i].y, world.vehicle[w, goal].y, task, 1)
         total += away(v * c, zero, task, 2)
         total += away(v * s, zero, task, 3)
-        total += away(c, world.cos_heading[w, goal], task, 4)
-        total += away(s, world.sin_heading[w, goal], task, 5)
+        total += away(c, world.vehicle[w, goal].cos_heading, task, 4)
+        total += away(s, world.vehicle[w, goal].sin_heading, task, 5)
         return -wp.sqrt(total)
 
     @wp.func
@@ -211,15 +211,15 @@ def build(real: type, road_functions, action_functions) -> Functions:
         first = real(0.0)
         crashes = real(0.0)
         for j in range(world.slots):
-            if world.kind[w, j] == landmark and agent < world.agents:
+            if world.vehicle[w, j].kind == landmark and agent < world.agents:
                 own = closeness(world, task, w, agent, j)
-                crashed = real(world.crashed[w, agent])
+                crashed = real(world.vehicle[w, agent].crashed)
                 if agent == 0:
                     first = own
                 crashes += crashed
-                world.reward_share[w, agent] = own + task.collision_reward * crashed
+                world.vehicle[w, agent].reward_share = own + task.collision_reward * crashed
                 arrived = own > -task.success_goal_reward
-                world.finished[w, agent] = wp.where(arrived or world.crashed[w, agent] != 0, 1, 0)
+                world.vehicle[w, agent].finished = wp.where(arrived or world.vehicle[w, agent].crashed != 0, 1, 0)
                 agent = agent + 1
         reward = first + task.collision_reward * crashes
         success = first > -task.success_goal_reward

@@ -32,53 +32,54 @@ def build(real: type, road_functions, action_functions) -> Functions:
 
     @wp.func
     def size(world: wp.ref[World], w: int, i: int, along: real, across: real, up: real):
-        world.length[w, i] = along
-        world.width[w, i] = across
-        world.height[w, i] = up
-        world.reach[w, i] = real(0.5) * wp.sqrt(along * along + across * across)
+        world.vehicle[w, i].length = along
+        world.vehicle[w, i].width = across
+        world.vehicle[w, i].height = up
+        world.vehicle[w, i].reach = real(0.5) * wp.sqrt(along * along + across * across)
 
     @wp.func
     def clear(world: wp.ref[World], w: int, i: int):
-        world.kind[w, i] = absent
-        world.x[w, i] = real(0.0)
-        world.y[w, i] = real(0.0)
-        world.heading[w, i] = real(0.0)
-        world.cos_heading[w, i] = real(1.0)
-        world.sin_heading[w, i] = real(0.0)
-        world.speed[w, i] = real(0.0)
-        world.sin_slip[w, i] = real(0.0)
-        world.acceleration[w, i] = real(0.0)
-        world.target_speed[w, i] = real(0.0)
-        world.exponent[w, i] = real(4.0)
-        world.timer[w, i] = real(0.0)
-        world.impact_x[w, i] = real(0.0)
-        world.impact_y[w, i] = real(0.0)
+        world.vehicle[w, i].kind = absent
+        world.vehicle[w, i].x = real(0.0)
+        world.vehicle[w, i].y = real(0.0)
+        world.vehicle[w, i].heading = real(0.0)
+        world.vehicle[w, i].cos_heading = real(1.0)
+        world.vehicle[w, i].sin_heading = real(0.0)
+        world.vehicle[w, i].speed = real(0.0)
+        world.vehicle[w, i].sin_slip = real(0.0)
+        world.vehicle[w, i].acceleration = real(0.0)
+        world.vehicle[w, i].target_speed = real(0.0)
+        world.vehicle[w, i].exponent = real(4.0)
+        world.vehicle[w, i].timer = real(0.0)
+        world.vehicle[w, i].impact_x = real(0.0)
+        world.vehicle[w, i].impact_y = real(0.0)
         size(world, w, i, length, width, height)
-        world.lane_s[w, i] = real(0.0)
-        world.lane_r[w, i] = real(0.0)
-        world.steering[w, i] = real(0.0)
-        world.lateral_speed[w, i] = real(0.0)
-        world.yaw_rate[w, i] = real(0.0)
-        world.reward_share[w, i] = real(0.0)
-        world.lane[w, i] = 0
-        world.target_lane[w, i] = 0
-        world.proposed_lane[w, i] = 0
-        world.speed_index[w, i] = 0
-        world.form[w, i] = 0
-        world.changes_lanes[w, i] = 1
-        world.yields[w, i] = 0
-        world.finished[w, i] = 0
-        world.goal_x[w, i] = real(0.0)
-        world.goal_y[w, i] = real(0.0)
-        world.patience[w, i] = real(0.0)
-        world.sequence[w, i] = i
-        world.route_at[w, i] = 0
-        world.route_end[w, i] = 0
-        world.crashed[w, i] = 0
-        world.has_impact[w, i] = 0
-        world.checks_collisions[w, i] = 1
-        world.order[w, i] = i
-        world.rank[w, i] = i
+        world.vehicle[w, i].lane_s = real(0.0)
+        world.vehicle[w, i].lane_r = real(0.0)
+        world.vehicle[w, i].steering = real(0.0)
+        world.vehicle[w, i].lateral_speed = real(0.0)
+        world.vehicle[w, i].yaw_rate = real(0.0)
+        world.vehicle[w, i].reward_share = real(0.0)
+        world.vehicle[w, i].lane = 0
+        world.vehicle[w, i].target_lane = 0
+        world.vehicle[w, i].proposed_lane = 0
+        world.vehicle[w, i].speed_index = 0
+        world.vehicle[w, i].form = 0
+        world.vehicle[w, i].look = 0
+        world.vehicle[w, i].changes_lanes = 1
+        world.vehicle[w, i].yields = 0
+        world.vehicle[w, i].finished = 0
+        world.vehicle[w, i].goal_x = real(0.0)
+        world.vehicle[w, i].goal_y = real(0.0)
+        world.vehicle[w, i].patience = real(0.0)
+        world.vehicle[w, i].sequence = i
+        world.vehicle[w, i].route_at = 0
+        world.vehicle[w, i].route_end = 0
+        world.vehicle[w, i].crashed = 0
+        world.vehicle[w, i].has_impact = 0
+        world.vehicle[w, i].checks_collisions = 1
+        world.vehicle[w, i].order = i
+        world.vehicle[w, i].rank = i
 
     @wp.func
     def put(
@@ -93,21 +94,21 @@ def build(real: type, road_functions, action_functions) -> Functions:
         speed: real,
     ):
         clear(world, w, i)
-        world.kind[w, i] = kind
-        world.x[w, i] = x
-        world.y[w, i] = y
-        world.heading[w, i] = heading
-        world.cos_heading[w, i] = wp.cos(heading)
-        world.sin_heading[w, i] = wp.sin(heading)
-        world.speed[w, i] = speed
+        world.vehicle[w, i].kind = kind
+        world.vehicle[w, i].x = x
+        world.vehicle[w, i].y = y
+        world.vehicle[w, i].heading = heading
+        world.vehicle[w, i].cos_heading = wp.cos(heading)
+        world.vehicle[w, i].sin_heading = wp.sin(heading)
+        world.vehicle[w, i].speed = speed
         if kind == idm or kind == meta:
-            world.target_speed[w, i] = speed
+            world.vehicle[w, i].target_speed = speed
         # highway-env staggers the first decisions by a fractional part of the position.
         decimal = (x + y) * real(math.pi)
-        world.timer[w, i] = decimal - wp.floor(decimal)
+        world.vehicle[w, i].timer = decimal - wp.floor(decimal)
         road_functions.locate(world, road, w, i)
-        world.target_lane[w, i] = world.lane[w, i]
-        world.proposed_lane[w, i] = world.lane[w, i]
+        world.vehicle[w, i].target_lane = world.vehicle[w, i].lane
+        world.vehicle[w, i].proposed_lane = world.vehicle[w, i].lane
 
     @wp.func
     def put_on(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, kind: int, lane: int, s: real, speed: real):
@@ -132,10 +133,10 @@ def build(real: type, road_functions, action_functions) -> Functions:
     @wp.func
     def plan(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, destination: int):
         """The route that starts on the present lane; that lane alone where the destination cannot be reached."""
-        lane = world.lane[w, i]
-        world.route[w, i, 0] = road.lane_road[lane] * places + road.lane_place[lane] + 1
+        lane = world.vehicle[w, i].lane
+        world.route[w, i, 0] = road.of_lane[lane].road * places + road.of_lane[lane].place + 1
         steps = int(1)
-        node = int(road.road_to[road.lane_road[lane]])
+        node = int(road.road_to[road.of_lane[lane].road])
         while node >= 0 and steps < world.route.shape[2]:
             ahead = road.hop[node, destination]
             node = -1
@@ -143,35 +144,35 @@ def build(real: type, road_functions, action_functions) -> Functions:
                 world.route[w, i, steps] = ahead * places
                 steps = steps + 1
                 node = road.road_to[ahead]
-        world.route_at[w, i] = 0
-        world.route_end[w, i] = steps
+        world.vehicle[w, i].route_at = 0
+        world.vehicle[w, i].route_end = steps
 
     @wp.func
     def plan_lanes(
         world: wp.ref[World], road: wp.ref[Road], onward: wp.array2d(dtype=wp.int32), w: int, i: int, destination: int
     ):
-        lane = int(world.lane[w, i])
-        world.route[w, i, 0] = road.lane_road[lane] * places + road.lane_place[lane] + 1
+        lane = int(world.vehicle[w, i].lane)
+        world.route[w, i, 0] = road.of_lane[lane].road * places + road.of_lane[lane].place + 1
         steps = int(1)
         lane = onward[lane, destination]
         while lane >= 0 and steps < world.route.shape[2]:
-            world.route[w, i, steps] = road.lane_road[lane] * places
+            world.route[w, i, steps] = road.of_lane[lane].road * places
             steps = steps + 1
             lane = onward[lane, destination]
-        world.route_at[w, i] = 0
-        world.route_end[w, i] = steps
+        world.vehicle[w, i].route_at = 0
+        world.vehicle[w, i].route_end = steps
 
     @wp.func
     def engage(world: wp.ref[World], road: wp.ref[Road], controls: Controls, w: int, i: int, kind: int):
-        world.kind[w, i] = kind
+        world.vehicle[w, i].kind = kind
         if kind == meta:
-            index = action_functions.index_of(controls, world.speed[w, i])
-            world.speed_index[w, i] = index
-            world.target_speed[w, i] = action_functions.speed_of(controls, index)
+            index = action_functions.index_of(controls, world.vehicle[w, i].speed)
+            world.vehicle[w, i].speed_index = index
+            world.vehicle[w, i].target_speed = action_functions.speed_of(controls, index)
         elif kind == idm:
-            world.target_speed[w, i] = road_functions.speed_limit(road, world.lane[w, i])
+            world.vehicle[w, i].target_speed = road_functions.speed_limit(road, world.vehicle[w, i].lane)
         else:
-            world.target_speed[w, i] = real(0.0)
+            world.vehicle[w, i].target_speed = real(0.0)
 
     return Functions(
         clear=clear, size=size, put=put, put_on=put_on, stand=stand, plan=plan, plan_lanes=plan_lanes, engage=engage

@@ -173,18 +173,18 @@ def build(real: type, road_functions, action_functions) -> Functions:
         for k in range(wp.min(task.others, 1 + extra)):
             draw = 8 * (world.agents + k)
             lane = task.next_lane + place
-            length = road.lanes.length[task.next_lane]
+            length = road.lanes.lane[task.next_lane].length
             if k > 0:
                 lane = any_lane(world, road, task, seed, w, draw + 2)
-                length = road.lanes.length[lane]
+                length = road.lanes.lane[lane].length
             s = length * uniform(seed, id, episode, purpose, draw)
             speed = real(6.0) + real(3.0) * uniform(seed, id, episode, purpose, draw + 1)
             setting.put_on(world, road, w, filled, idm, lane, s, speed)
             clear = bool(True)
             if k > 0:
                 for j in range(filled):
-                    dx = world.x[w, j] - world.x[w, filled]
-                    dy = world.y[w, j] - world.y[w, filled]
+                    dx = world.vehicle[w, j].x - world.vehicle[w, filled].x
+                    dy = world.vehicle[w, j].y - world.vehicle[w, filled].y
                     if dx * dx + dy * dy < room * room:
                         clear = False
             if clear:
@@ -204,7 +204,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
                 task.blocks[k, 3],
                 task.blocks[k, 4],
             )
-            world.form[w, first + k] = barrier
+            world.vehicle[w, first + k].form = barrier
 
     @wp.func
     def score(
@@ -216,7 +216,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         w: int,
     ):
         for i in range(world.agents):
-            r = world.lane_r[w, i]
+            r = world.vehicle[w, i].lane_r
             # In float32, as highway-env weighs float32 actions.
             steering = commands[w, 2 * i + 1]
             throttle = commands[w, 2 * i]
@@ -226,16 +226,16 @@ def build(real: type, road_functions, action_functions) -> Functions:
             total = (
                 task.lane_centering_reward / (one + task.lane_centering_cost * r * r)
                 + real(task.action_reward * wp.sqrt(square))
-                + task.collision_reward * real(world.crashed[w, i])
+                + task.collision_reward * real(world.vehicle[w, i].crashed)
             )
             reward = scores.share(total, task.collision_reward, one)
-            finished = world.crashed[w, i] != 0
+            finished = world.vehicle[w, i].crashed != 0
             if not scores.on_road(world, road, w, i):
                 reward = zero
                 finished = finished or task.terminate_off_road != 0
-            world.reward_share[w, i] = reward
-            world.finished[w, i] = wp.where(finished, 1, 0)
-        over = world.finished[w, 0] != 0
-        scores.conclude(world, w, world.reward_share[w, 0], over, task.step_duration, task.duration)
+            world.vehicle[w, i].reward_share = reward
+            world.vehicle[w, i].finished = wp.where(finished, 1, 0)
+        over = world.vehicle[w, 0].finished != 0
+        scores.conclude(world, w, world.vehicle[w, 0].reward_share, over, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

@@ -48,12 +48,12 @@ def build(real: type, road_functions, action_functions) -> Functions:
         for i in range(world.slots):
             place = real(i) + real(0.2) * uniform(seed, world.world_id[w], world.episode[w], purpose, i)
             setting.put_on(world, road, w, i, idm, 0, place / real(world.slots) * task.length, real(0.0))
-            world.target_speed[w, i] = task.limit
+            world.vehicle[w, i].target_speed = task.limit
         setting.engage(world, road, actions, w, 0, task.ego_kind)
 
     @wp.func
     def score(world: World, road: Road, actions: Actions, task: Task, commands: Commands, w: int):
-        reward = wp.max(world.speed[w, 0], real(0.0)) / task.limit
-        scores.conclude(world, w, reward, world.crashed[w, 0] != 0, task.step_duration, task.duration)
+        reward = wp.max(world.vehicle[w, 0].speed, real(0.0)) / task.limit
+        scores.conclude(world, w, reward, world.vehicle[w, 0].crashed != 0, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

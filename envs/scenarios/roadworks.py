@@ -155,7 +155,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
     ):
         setting.stand(world, road, w, i, x, y, heading, length, width)
         setting.size(world, w, i, length, width, height)
-        world.form[w, i] = form
+        world.vehicle[w, i].form = form
 
     @wp.func
     def put_cone(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, x: real, y: real):
@@ -181,10 +181,10 @@ def build(real: type, road_functions, action_functions) -> Functions:
     def put_oncoming(
         world: wp.ref[World], road: wp.ref[Road], task: wp.ref[Task], w: int, i: int, x: real, speed: real
     ):
-        s = road.lanes.length[task.oncoming_lane] - (x - start)
+        s = road.lanes.lane[task.oncoming_lane].length - (x - start)
         setting.put_on(world, road, w, i, idm, task.oncoming_lane, s, speed)
-        world.lane[w, i] = task.oncoming_lane
-        world.changes_lanes[w, i] = 0
+        world.vehicle[w, i].lane = task.oncoming_lane
+        world.vehicle[w, i].changes_lanes = 0
 
     @wp.func
     def close_lane(
@@ -268,7 +268,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         setting.put(world, road, w, 0, idm, real(20.0), real(4.0), zero, real(10.0))
         setting.engage(world, road, controls, w, 0, task.ego_kind)
         setting.put(world, road, w, 1, idm, real(-12.0), real(4.0), zero, real(10.0))
-        world.changes_lanes[w, 1] = 0
+        world.vehicle[w, 1].changes_lanes = 0
         x = real(120.0)
         for i in range(2, first_parked):
             key = 16 * i
@@ -295,10 +295,10 @@ def build(real: type, road_functions, action_functions) -> Functions:
     ):
         """Drivers who have passed the ego's start come again from the far end, where that is free."""
         for i in range(2, first_parked):
-            if world.kind[w, i] == idm and world.x[w, i] < behind:
+            if world.vehicle[w, i].kind == idm and world.vehicle[w, i].x < behind:
                 free = bool(True)
                 for j in range(2, first_parked):
-                    if j != i and world.kind[w, j] == idm and world.x[w, j] > task.far - margin:
+                    if j != i and world.vehicle[w, j].kind == idm and world.vehicle[w, j].x > task.far - margin:
                         free = False
                 if free:
                     draw = 64 * world.episode_length[w] + i
@@ -314,17 +314,17 @@ def build(real: type, road_functions, action_functions) -> Functions:
         commands: wp.array2d(dtype=wp.float32),
         w: int,
     ):
-        speed = world.speed[w, 0]
-        way = speed * world.cos_heading[w, 0] * task.step_duration / task.length
+        speed = world.vehicle[w, 0].speed
+        way = speed * world.vehicle[w, 0].cos_heading * task.step_duration / task.length
         reward = task.speed_reward * speed / task.top_speed + task.progress_reward * way
         # The timer of an agent that no driver model steers is free to say how long it has stood.
-        if world.kind[w, 0] != idm:
+        if world.vehicle[w, 0].kind != idm:
             if speed > real(0.5):
-                world.timer[w, 0] = zero
-            elif world.timer[w, 0] > task.patience:
+                world.vehicle[w, 0].timer = zero
+            elif world.vehicle[w, 0].timer > task.patience:
                 reward = reward + task.standing_reward
-        crashed = world.crashed[w, 0] != 0
-        arrived = world.x[w, 0] > task.length and not crashed
+        crashed = world.vehicle[w, 0].crashed != 0
+        arrived = world.vehicle[w, 0].x > task.length and not crashed
         if crashed:
             reward = reward + task.collision_reward
         if arrived:

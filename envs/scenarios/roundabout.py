@@ -153,7 +153,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
             speed = real(16.0) + two * normal(seed, id, episode, purpose, i * draws + 1)
             setting.put_on(world, road, w, i, idm, lane, s, speed)
             setting.plan(world, road, w, i, 1 + below(seed, id, episode, purpose, i * draws + 2, 3))
-            world.exponent[w, i] = real(3.5) + uniform(seed, id, episode, purpose, i * draws + 3)
+            world.vehicle[w, i].exponent = real(3.5) + uniform(seed, id, episode, purpose, i * draws + 3)
 
     @wp.func
     def anywhere(world: wp.ref[World], road: wp.ref[Road], task: wp.ref[Task], seed: wp.uint64, w: int):
@@ -164,21 +164,21 @@ def build(real: type, road_functions, action_functions) -> Functions:
             for attempt in range(tries):
                 k = i * draws + 4 + 4 * attempt
                 lane = task.starts[below(seed, id, episode, purpose, k, starts)]
-                lane = lane + below(seed, id, episode, purpose, k + 1, road.road_lanes[road.lane_road[lane]])
-                room_along = wp.max(real(5.0), road.lanes.length[lane] - real(5.0)) - real(5.0)
+                lane = lane + below(seed, id, episode, purpose, k + 1, road.road_lanes[road.of_lane[lane].road])
+                room_along = wp.max(real(5.0), road.lanes.lane[lane].length - real(5.0)) - real(5.0)
                 s = real(5.0) + room_along * uniform(seed, id, episode, purpose, k + 2)
                 place = road_functions.position(road.lanes, lane, s, zero)
                 clear = bool(True)
                 for j in range(filled):
-                    dx = world.x[w, j] - place[0]
-                    dy = world.y[w, j] - place[1]
+                    dx = world.vehicle[w, j].x - place[0]
+                    dy = world.vehicle[w, j].y - place[1]
                     if dx * dx + dy * dy < room * room:
                         clear = False
                 if clear:
                     speed = real(14.0) + two * normal(seed, id, episode, purpose, k + 3)
                     setting.put_on(world, road, w, filled, idm, lane, s, speed)
                     setting.plan(world, road, w, filled, 1 + below(seed, id, episode, purpose, i * draws + 2, 4))
-                    world.exponent[w, filled] = real(3.5) + uniform(seed, id, episode, purpose, i * draws + 3)
+                    world.vehicle[w, filled].exponent = real(3.5) + uniform(seed, id, episode, purpose, i * draws + 3)
                     filled = filled + 1
                     break
         for i in range(filled, world.slots):
@@ -206,17 +206,17 @@ def build(real: type, road_functions, action_functions) -> Functions:
         w: int,
     ):
         # highway-env divides by the number of its default speeds, whatever the speeds are.
-        fast = real(world.speed_index[w, 0]) / two
-        if world.kind[w, 0] != meta:
-            fast = wp.clamp(wp.rint((world.speed[w, 0] - real(20.0)) / real(5.0)), zero, two) / two
-        total = task.collision_reward * real(world.crashed[w, 0]) + task.high_speed_reward * fast
-        if world.kind[w, 0] == meta:
+        fast = real(world.vehicle[w, 0].speed_index) / two
+        if world.vehicle[w, 0].kind != meta:
+            fast = wp.clamp(wp.rint((world.vehicle[w, 0].speed - real(20.0)) / real(5.0)), zero, two) / two
+        total = task.collision_reward * real(world.vehicle[w, 0].crashed) + task.high_speed_reward * fast
+        if world.vehicle[w, 0].kind == meta:
             total += task.lane_change_reward * real(task.penalised[int(commands[w, 0])])
         reward = total
         if task.normalize != 0:
             reward = scores.share(total, task.collision_reward, task.high_speed_reward)
         if not scores.on_road(world, road, w, 0):
             reward = zero
-        scores.conclude(world, w, reward, world.crashed[w, 0] != 0, task.step_duration, task.duration)
+        scores.conclude(world, w, reward, world.vehicle[w, 0].crashed != 0, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

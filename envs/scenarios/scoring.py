@@ -27,13 +27,15 @@ def build(real: type, road_functions) -> Functions:
 
     @wp.func
     def on_road(world: wp.ref[World], road: wp.ref[Road], w: int, i: int) -> bool:
-        return road_functions.on_lane(road, world.lane[w, i], world.x[w, i], world.y[w, i], zero)
+        return road_functions.on_lane(
+            road, world.vehicle[w, i].lane, world.vehicle[w, i].x, world.vehicle[w, i].y, zero
+        )
 
     @wp.func
     def chosen_lane(world: wp.ref[World], w: int, i: int) -> int:
-        if world.kind[w, i] == meta or world.kind[w, i] == idm:
-            return world.target_lane[w, i]
-        return world.lane[w, i]
+        if world.vehicle[w, i].kind == meta or world.vehicle[w, i].kind == idm:
+            return world.vehicle[w, i].target_lane
+        return world.vehicle[w, i].lane
 
     @wp.func
     def share(value: real, low: real, high: real) -> real:
@@ -47,8 +49,8 @@ def build(real: type, road_functions) -> Functions:
         world.episode_length[w] = world.episode_length[w] + 1
         world.terminated[w] = wp.where(terminated, 1, 0)
         world.truncated[w] = wp.where(world.time[w] >= duration - slack * step_duration, 1, 0)
-        world.ego_speed[w] = world.speed[w, 0]
-        world.ego_crashed[w] = world.crashed[w, 0]
+        world.ego_speed[w] = world.vehicle[w, 0].speed
+        world.ego_crashed[w] = world.vehicle[w, 0].crashed
         if world.terminated[w] + world.truncated[w] != 0:
             world.final_return[w] = world.episode_return[w]
             world.final_length[w] = world.episode_length[w]

@@ -68,7 +68,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
             setting.plan(world, road, w, 0, task.case_ints[case, case_destination])
         setting.engage(world, road, controls, w, 0, task.ego_kind)
         if task.ego_kind == idm:
-            world.target_speed[w, 0] = task.case_reals[case, case_target]
+            world.vehicle[w, 0].target_speed = task.case_reals[case, case_target]
 
     @wp.func
     def put_actor(world: wp.ref[World], road: wp.ref[Road], task: wp.ref[Task], w: int, case: int, i: int):
@@ -91,10 +91,11 @@ def build(real: type, road_functions, action_functions) -> Functions:
             task.actor_reals[case, i, actor_width],
             task.actor_reals[case, i, actor_height],
         )
-        world.form[w, i] = task.actor_ints[case, i, actor_form]
-        if world.kind[w, i] == idm:
-            world.target_speed[w, i] = task.actor_reals[case, i, actor_target]
-            world.changes_lanes[w, i] = task.actor_ints[case, i, actor_changes]
+        world.vehicle[w, i].form = task.actor_ints[case, i, actor_form]
+        world.vehicle[w, i].look = task.actor_ints[case, i, actor_look]
+        if world.vehicle[w, i].kind == idm:
+            world.vehicle[w, i].target_speed = task.actor_reals[case, i, actor_target]
+            world.vehicle[w, i].changes_lanes = task.actor_ints[case, i, actor_changes]
             if task.actor_ints[case, i, actor_destination] >= 0:
                 setting.plan(world, road, w, i, task.actor_ints[case, i, actor_destination])
 
@@ -134,19 +135,21 @@ def build(real: type, road_functions, action_functions) -> Functions:
         w: int,
     ):
         case = case_of(world, task, w)
-        crashed = world.crashed[w, 0] != 0
-        off = not road_functions.on_lane(road, world.lane[w, 0], world.x[w, 0], world.y[w, 0], off_road)
+        crashed = world.vehicle[w, 0].crashed != 0
+        off = not road_functions.on_lane(
+            road, world.vehicle[w, 0].lane, world.vehicle[w, 0].x, world.vehicle[w, 0].y, off_road
+        )
         arrived = bool(False)
         world.success[w] = -1
         if task.case_ints[case, case_has_goal] != 0:
-            dx = world.x[w, 0] - task.case_reals[case, case_goal_x]
-            dy = world.y[w, 0] - task.case_reals[case, case_goal_y]
+            dx = world.vehicle[w, 0].x - task.case_reals[case, case_goal_x]
+            dy = world.vehicle[w, 0].y - task.case_reals[case, case_goal_y]
             arrived = wp.sqrt(dx * dx + dy * dy) <= task.case_reals[case, case_radius] and not crashed
             world.success[w] = wp.where(arrived, 1, 0)
-        reward = wp.clamp(world.speed[w, 0] / task.case_reals[case, case_target], zero, one)
+        reward = wp.clamp(world.vehicle[w, 0].speed / task.case_reals[case, case_target], zero, one)
         if crashed:
             reward = reward - one
-        world.finished[w, 0] = wp.where(arrived or crashed, 1, 0)
+        world.vehicle[w, 0].finished = wp.where(arrived or crashed, 1, 0)
         duration = task.case_reals[case, case_duration]
         scores.conclude(world, w, reward, crashed or off or arrived, task.step_duration, duration)
 

@@ -222,10 +222,10 @@ def build(real: type, road_functions, action_functions) -> Functions:
         setting.plan_lanes(world, road, task.onward, w, i, goal)
         limit = road_functions.speed_limit(road, lane)
         share = wp.clamp(real(0.95) + real(0.1) * normal(seed, id, episode, purpose, k), real(0.7), real(1.2))
-        world.target_speed[w, i] = limit * share
-        world.exponent[w, i] = real(3.5) + uniform(seed, id, episode, purpose, k + 1)
-        world.changes_lanes[w, i] = 0
-        world.sequence[w, i] = world.arrivals[w]
+        world.vehicle[w, i].target_speed = limit * share
+        world.vehicle[w, i].exponent = real(3.5) + uniform(seed, id, episode, purpose, k + 1)
+        world.vehicle[w, i].changes_lanes = 0
+        world.vehicle[w, i].sequence = world.arrivals[w]
         world.arrivals[w] = world.arrivals[w] + 1
 
     @wp.func
@@ -244,8 +244,12 @@ def build(real: type, road_functions, action_functions) -> Functions:
     @wp.func
     def is_free(world: wp.ref[World], w: int, lane: int, s: real) -> bool:
         for j in range(world.slots):
-            if world.kind[w, j] != 0 and world.kind[w, j] < obstacle and world.lane[w, j] == lane:
-                if wp.abs(world.lane_s[w, j] - s) < spacing:
+            if (
+                world.vehicle[w, j].kind != 0
+                and world.vehicle[w, j].kind < obstacle
+                and world.vehicle[w, j].lane == lane
+            ):
+                if wp.abs(world.vehicle[w, j].lane_s - s) < spacing:
                     return False
         return True
 
@@ -261,7 +265,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         k = first + draws * i
         for attempt in range(tries):
             lane = task.street[task.first_street[m] + below(seed, id, episode, initial, k + attempt, count)]
-            room = road.lanes.length[lane] - from_start - from_end
+            room = road.lanes.lane[lane].length - from_start - from_end
             s = from_start + room * uniform(seed, id, episode, initial, k + tries + attempt)
             if is_free(world, w, lane, s):
                 goal = goal_from(world, task, seed, w, initial, k + 2 * tries, lane)
@@ -272,15 +276,19 @@ def build(real: type, road_functions, action_functions) -> Functions:
     def set_speeds(world: wp.ref[World], road: wp.ref[Road], w: int, last: int):
         """Everybody as fast as lets it come to rest behind the vehicle ahead, if that stood, and at the line."""
         for i in range(last + 1):
-            if world.kind[w, i] != 0:
-                lane = world.lane[w, i]
-                s = world.lane_s[w, i]
-                room = road.lanes.length[lane] - s
+            if world.vehicle[w, i].kind != 0:
+                lane = world.vehicle[w, i].lane
+                s = world.vehicle[w, i].lane_s
+                room = road.lanes.lane[lane].length - s
                 for j in range(last + 1):
-                    if world.kind[w, j] != 0 and world.lane[w, j] == lane and world.lane_s[w, j] > s:
-                        room = wp.min(room, world.lane_s[w, j] - s)
+                    if (
+                        world.vehicle[w, j].kind != 0
+                        and world.vehicle[w, j].lane == lane
+                        and world.vehicle[w, j].lane_s > s
+                    ):
+                        room = wp.min(room, world.vehicle[w, j].lane_s - s)
                 fastest = wp.sqrt(two * braking * wp.max(room - spacing, zero))
-                world.speed[w, i] = wp.min(fastest, world.target_speed[w, i])
+                world.vehicle[w, i].speed = wp.min(fastest, world.vehicle[w, i].target_speed)
 
     @wp.func
     def spawn(
@@ -299,7 +307,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         trips = task.first_trip[m + 1] - task.first_trip[m]
         trip = task.first_trip[m] + below(seed, id, episode, initial, 2, trips)
         lane = task.trip[trip]
-        room = road.lanes.length[lane] - from_start - from_end
+        room = road.lanes.lane[lane].length - from_start - from_end
         s = from_start + room * uniform(seed, id, episode, initial, 3)
         put_driver(world, road, task, seed, w, 0, initial, 4, lane, s, real(0.0), task.trip_goal[trip])
         for i in range(1, task.traffic + 1):
@@ -316,7 +324,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         k = draws * world.episode_length[w]
         slot = int(-1)
         for j in range(1, task.traffic + 1):
-            if slot < 0 and world.kind[w, j] == 0:
+            if slot < 0 and world.vehicle[w, j].kind == 0:
                 slot = j
         if slot < 0 or uniform(seed, id, episode, coming, k) >= task.chance:
             return
@@ -325,11 +333,17 @@ def build(real: type, road_functions, action_functions) -> Functions:
         lane = task.entry[first + below(seed, id, episode, coming, k + 1, count)]
         speed = real(road_functions.speed_limit(road, lane))
         for j in range(world.slots):
-            if world.kind[w, j] != 0 and world.kind[w, j] < obstacle and world.lane[w, j] == lane:
-                gap = world.lane_s[w, j] - entry - spacing
+            if (
+                world.vehicle[w, j].kind != 0
+                and world.vehicle[w, j].kind < obstacle
+                and world.vehicle[w, j].lane == lane
+            ):
+                gap = world.vehicle[w, j].lane_s - entry - spacing
                 if gap < zero:
                     return
-                speed = wp.min(speed, wp.sqrt(two * braking * gap + world.speed[w, j] * world.speed[w, j]))
+                speed = wp.min(
+                    speed, wp.sqrt(two * braking * gap + world.vehicle[w, j].speed * world.vehicle[w, j].speed)
+                )
         goal = goal_from(world, task, seed, w, coming, k + 2, lane)
         put_driver(world, road, task, seed, w, slot, coming, k + 3, lane, entry, speed, goal)
 
@@ -339,9 +353,9 @@ def build(real: type, road_functions, action_functions) -> Functions:
     ):
         """Vehicles leave at the border, another may come in, and people decide."""
         for i in range(1, task.traffic + 1):
-            lane = world.lane[w, i]
-            out = task.leaving[lane] != 0 and world.lane_s[w, i] >= road.lanes.length[lane] - leave
-            if world.kind[w, i] != 0 and (out or world.crashed[w, i] != 0):
+            lane = world.vehicle[w, i].lane
+            out = task.leaving[lane] != 0 and world.vehicle[w, i].lane_s >= road.lanes.lane[lane].length - leave
+            if world.vehicle[w, i].kind != 0 and (out or world.vehicle[w, i].crashed != 0):
                 setting.clear(world, w, i)
         come_in(world, road, task, seed, w)
         on_foot.stroll(world, road, task.walk, task.zebra, task.head, task.first_walk, seed, w, task.people)
@@ -351,33 +365,33 @@ def build(real: type, road_functions, action_functions) -> Functions:
     @wp.func
     def follow_route(world: wp.ref[World], road: wp.ref[Road], w: int):
         """Move on in the route to the road that the ego is on; drivers and meta-actions are further already."""
-        here = road.lane_road[world.lane[w, 0]]
-        at = world.route_at[w, 0]
-        for step in range(at, wp.min(at + 3, world.route_end[w, 0])):
+        here = road.of_lane[world.vehicle[w, 0].lane].road
+        at = world.vehicle[w, 0].route_at
+        for step in range(at, wp.min(at + 3, world.vehicle[w, 0].route_end)):
             if world.route[w, 0, step] / places == here:
-                world.route_at[w, 0] = step
+                world.vehicle[w, 0].route_at = step
 
     @wp.func
     def is_on_route(world: wp.ref[World], road: wp.ref[Road], w: int) -> bool:
         """Whether the ego is on a lane of the present road of its route, of the last one or of the next two."""
-        at = world.route_at[w, 0]
-        for step in range(wp.max(at - 1, 0), wp.min(at + 3, world.route_end[w, 0])):
+        at = world.vehicle[w, 0].route_at
+        for step in range(wp.max(at - 1, 0), wp.min(at + 3, world.vehicle[w, 0].route_end)):
             here = world.route[w, 0, step] / places
             first = road.road_lane[here]
             for lane in range(first, first + road.road_lanes[here]):
                 margin = wp.where(road.ways.of_lane[lane] >= 0, off_junction, off_street)
-                if road_functions.on_lane(road, lane, world.x[w, 0], world.y[w, 0], margin):
+                if road_functions.on_lane(road, lane, world.vehicle[w, 0].x, world.vehicle[w, 0].y, margin):
                     return True
         return False
 
     @wp.func
     def barges_in(world: wp.ref[World], road: wp.ref[Road], w: int, stage: int) -> bool:
         """Whether the ego goes on into a junction where it had to wait for others a step ago."""
-        before = int(world.patience[w, 0])
-        world.patience[w, 0] = real(stage)
+        before = int(world.vehicle[w, 0].patience)
+        world.vehicle[w, 0].patience = real(stage)
         if before != waits or stage < committed or stage > inside:
             return False
-        head = road.ways.head[world.yields[w, 0] / stages]
+        head = road.ways.head[world.vehicle[w, 0].yields / stages]
         if head < 0:
             return True
         return world.signal[w, head] != red and world.signal[w, head] != amber
@@ -387,7 +401,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         """Speed along the lane, as a share of its limit."""
         lane = scores.chosen_lane(world, w, 0)
         along = road_functions.heading_at(road, lane, road_functions.local_of(world, road, w, 0, lane)[0])
-        speed = world.speed[w, 0] * wp.cos(world.heading[w, 0] - along)
+        speed = world.vehicle[w, 0].speed * wp.cos(world.vehicle[w, 0].heading - along)
         return wp.clamp(speed / road_functions.speed_limit(road, lane), zero, one)
 
     @wp.func
@@ -400,11 +414,11 @@ def build(real: type, road_functions, action_functions) -> Functions:
         w: int,
     ):
         follow_route(world, road, w)
-        lane = world.lane[w, 0]
-        crashed = world.crashed[w, 0] != 0
+        lane = world.vehicle[w, 0].lane
+        crashed = world.vehicle[w, 0].crashed != 0
         lost = not is_on_route(world, road, w)
-        last = world.route[w, 0, world.route_end[w, 0] - 1] / places
-        at_end = road.lane_road[lane] == last and world.lane_s[w, 0] >= road.lanes.length[lane] - leave
+        last = world.route[w, 0, world.vehicle[w, 0].route_end - 1] / places
+        at_end = road.of_lane[lane].road == last and world.vehicle[w, 0].lane_s >= road.lanes.lane[lane].length - leave
         arrived = at_end and not crashed and not lost
         reward = task.progress_reward * progress(world, road, w)
         if crashed or lost:
@@ -417,9 +431,9 @@ def build(real: type, road_functions, action_functions) -> Functions:
             reward = reward + task.red_light_reward
         if barges or on_foot.cuts_in(world, w):
             reward = reward + task.yield_reward
-        if wp.abs(world.speed[w, 0]) < stands and (stage == granted or stage >= inside):
+        if wp.abs(world.vehicle[w, 0].speed) < stands and (stage == granted or stage >= inside):
             reward = reward + task.blocking_reward
-        world.finished[w, 0] = wp.where(arrived or crashed, 1, 0)
+        world.vehicle[w, 0].finished = wp.where(arrived or crashed, 1, 0)
         world.success[w] = wp.where(arrived, 1, 0)
         scores.conclude(world, w, reward, crashed or lost or arrived, task.step_duration, task.duration)
 

@@ -82,8 +82,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
 
     @wp.func
     def from_ego(world: wp.ref[World], w: int, x: real, y: real) -> real:
-        dx = x - world.x[w, 0]
-        dy = y - world.y[w, 0]
+        dx = x - world.vehicle[w, 0].x
+        dy = y - world.vehicle[w, 0].y
         return wp.sqrt(dx * dx + dy * dy)
 
     @wp.func
@@ -147,8 +147,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
         setting.put(world, road, w, j, walker, x - reach * c, y - reach * s, wp.atan2(s, c), zero)
         speed = mean + deviation * away
         people.send(world, w, j, adult, x + reach * c, y + reach * s, speed, waits, start_up)
-        world.yields[w, j] = zebra[k]
-        world.patience[w, j] = patience * uniform(seed, id, episode, purpose, index + 4)
+        world.vehicle[w, j].yields = zebra[k]
+        world.vehicle[w, j].patience = patience * uniform(seed, id, episode, purpose, index + 4)
 
     @wp.func
     def assemble(
@@ -181,8 +181,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
         for k in range(first, last):
             if head[k] >= 0:
                 for e in range(2):
-                    dx = world.x[w, j] - walk[k, 2 * e]
-                    dy = world.y[w, j] - walk[k, 2 * e + 1]
+                    dx = world.vehicle[w, j].x - walk[k, 2 * e]
+                    dy = world.vehicle[w, j].y - walk[k, 2 * e + 1]
                     if wp.abs(dx) < two and wp.abs(dy) < two:
                         return world.signal[w, head[k]] != red
         return False
@@ -191,9 +191,13 @@ def build(real: type, road_functions, action_functions) -> Functions:
     def is_close(world: wp.ref[World], w: int, j: int) -> bool:
         """Whether a vehicle moves close to somebody."""
         for i in range(world.slots):
-            if world.kind[w, i] != 0 and world.kind[w, i] < obstacle and wp.abs(world.speed[w, i]) > slow:
-                dx = world.x[w, i] - world.x[w, j]
-                dy = world.y[w, i] - world.y[w, j]
+            if (
+                world.vehicle[w, i].kind != 0
+                and world.vehicle[w, i].kind < obstacle
+                and wp.abs(world.vehicle[w, i].speed) > slow
+            ):
+                dx = world.vehicle[w, i].x - world.vehicle[w, j].x
+                dy = world.vehicle[w, i].y - world.vehicle[w, j].y
                 if dx * dx + dy * dy < sight * sight:
                     return True
         return False
@@ -202,12 +206,12 @@ def build(real: type, road_functions, action_functions) -> Functions:
     def decide(world: wp.ref[World], w: int, count: int):
         """People decide, but those who are held back."""
         for j in range(world.slots - count, world.slots):
-            if world.route_at[w, j] == waits and is_close(world, w, j):
-                world.patience[w, j] = world.patience[w, j] + held
+            if world.vehicle[w, j].route_at == waits and is_close(world, w, j):
+                world.vehicle[w, j].patience = world.vehicle[w, j].patience + held
         people.decide(world, w)
         for j in range(world.slots - count, world.slots):
-            if world.patience[w, j] > half * held:
-                world.patience[w, j] = world.patience[w, j] - held
+            if world.vehicle[w, j].patience > half * held:
+                world.vehicle[w, j].patience = world.vehicle[w, j].patience - held
 
     @wp.func
     def stroll(
@@ -227,30 +231,30 @@ def build(real: type, road_functions, action_functions) -> Functions:
             return
         decide(world, w, count)
         for j in range(world.slots - count, world.slots):
-            mode = world.route_at[w, j]
-            away = from_ego(world, w, world.x[w, j], world.y[w, j])
-            dx = world.goal_x[w, j] - world.x[w, j]
-            dy = world.goal_y[w, j] - world.y[w, j]
+            mode = world.vehicle[w, j].route_at
+            away = from_ego(world, w, world.vehicle[w, j].x, world.vehicle[w, j].y)
+            dx = world.vehicle[w, j].goal_x - world.vehicle[w, j].x
+            dy = world.vehicle[w, j].goal_y - world.vehicle[w, j].y
             done = mode == walks and wp.abs(dx) + wp.abs(dy) < there
             if (done and away > near) or (away > far and (done or mode == waits)):
                 index = 20000 + draws * (world.episode_length[w] * world.slots + j)
                 send(world, road, walk, zebra, first, last, seed, w, j, later, index)
-            elif mode == waits and world.yields[w, j] == 0:
+            elif mode == waits and world.vehicle[w, j].yields == 0:
                 if awaits_red(world, walk, head, first, last, w, j):
-                    world.patience[w, j] = wp.max(world.patience[w, j], one)
+                    world.vehicle[w, j].patience = wp.max(world.vehicle[w, j].patience, one)
                 else:
-                    world.patience[w, j] = zero
+                    world.vehicle[w, j].patience = zero
 
     @wp.func
     def cuts_in(world: wp.ref[World], w: int) -> bool:
-        if world.speed[w, 0] <= one:
+        if world.vehicle[w, 0].speed <= one:
             return False
         j = world.slots - 1
-        while j >= 0 and world.kind[w, j] == walker:
+        while j >= 0 and world.vehicle[w, j].kind == walker:
             place = people.meeting(world, w, j, 0)
-            if world.yields[w, j] != 0 and wp.abs(place[0]) < half * world.length[w, 0] + strip:
-                if world.route_at[w, j] == waits:
-                    if -world.patience[w, j] > waited:
+            if world.vehicle[w, j].yields != 0 and wp.abs(place[0]) < half * world.vehicle[w, 0].length + strip:
+                if world.vehicle[w, j].route_at == waits:
+                    if -world.vehicle[w, j].patience > waited:
                         return True
                 elif place[1] < close:
                     return True

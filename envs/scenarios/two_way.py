@@ -92,8 +92,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
             else:
                 s = real(-200.0) + real(100.0) * real(i) + real(10.0) * along
                 setting.put_on(world, road, w, i, idm, task.oncoming_lane, s, real(20.0) + real(5.0) * faster)
-                world.target_lane[w, i] = task.oncoming_lane
-            world.changes_lanes[w, i] = 0
+                world.vehicle[w, i].target_lane = task.oncoming_lane
+            world.vehicle[w, i].changes_lanes = 0
 
     @wp.func
     def score(
@@ -104,10 +104,10 @@ def build(real: type, road_functions, action_functions) -> Functions:
         commands: wp.array2d(dtype=wp.float32),
         w: int,
     ):
-        beside = real(wp.max(road.road_lanes[road.lane_road[world.lane[w, 0]]] - 1, 1))
-        left = (beside - real(road.lane_place[scores.chosen_lane(world, w, 0)])) / beside
-        fast = real(world.speed_index[w, 0]) / real(controls.count - 1)
+        beside = real(wp.max(road.road_lanes[road.of_lane[world.vehicle[w, 0].lane].road] - 1, 1))
+        left = (beside - real(road.of_lane[scores.chosen_lane(world, w, 0)].place)) / beside
+        fast = real(world.vehicle[w, 0].speed_index) / real(controls.count - 1)
         reward = task.high_speed_reward * fast + task.left_lane_reward * left
-        scores.conclude(world, w, reward, world.crashed[w, 0] != 0, task.step_duration, task.duration)
+        scores.conclude(world, w, reward, world.vehicle[w, 0].crashed != 0, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

@@ -127,7 +127,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
             speed = task.speeds[i - 1] + deviation * normal(seed, id, episode, purpose, 2 * i + 1)
             setting.put_on(world, road, w, i, idm, task.lanes[i - 1], s, speed)
             setting.plan(world, road, w, i, 0)
-        world.exponent[w, 1] = real(3.5) + uniform(seed, id, episode, purpose, 0)
+        world.vehicle[w, 1].exponent = real(3.5) + uniform(seed, id, episode, purpose, 0)
 
     @wp.func
     def score(
@@ -138,18 +138,18 @@ def build(real: type, road_functions, action_functions) -> Functions:
         commands: wp.array2d(dtype=wp.float32),
         w: int,
     ):
-        lane = world.lane[w, 0]
-        beside = real(wp.max(road.road_lanes[road.lane_road[lane]] - 1, 1))
-        fast = wp.clamp(scores.share(world.speed[w, 0], task.speed_low, task.speed_high), zero, one)
+        lane = world.vehicle[w, 0].lane
+        beside = real(wp.max(road.road_lanes[road.of_lane[lane].road] - 1, 1))
+        fast = wp.clamp(scores.share(world.vehicle[w, 0].speed, task.speed_low, task.speed_high), zero, one)
         total = (
-            task.collision_reward * real(world.crashed[w, 0])
-            + task.left_lane_reward * real(road.lane_place[lane]) / beside
+            task.collision_reward * real(world.vehicle[w, 0].crashed)
+            + task.left_lane_reward * real(road.of_lane[lane].place) / beside
             + task.high_speed_reward * fast
         )
         best = task.high_speed_reward + task.left_lane_reward
         reward = scores.share(total, task.collision_reward, best)
         if not scores.on_road(world, road, w, 0):
             reward = zero
-        scores.conclude(world, w, reward, world.crashed[w, 0] != 0, task.step_duration, task.duration)
+        scores.conclude(world, w, reward, world.vehicle[w, 0].crashed != 0, task.step_duration, task.duration)
 
     return Functions(Task=Task, spawn=spawn, score=score)

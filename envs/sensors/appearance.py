@@ -75,6 +75,10 @@ def build(real: type) -> Functions:
             tint = wp.float32(0.85) + wp.float32(0.3) * draw.uniform(
                 seed, id, episode, purpose, first_colour + 2 * i + 1
             )
+            number = world.vehicle[w, i].look
+            if number > 0:
+                chosen = (number - 1) % palette
+                tint = wp.float32(1.0)
             for channel in range(3):
                 paint[w, i, channel] = wp.min(colours[chosen, channel] * tint, wp.float32(240.0))
 

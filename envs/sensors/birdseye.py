@@ -70,10 +70,10 @@ def build(real: type, tiled: bool) -> Functions:
     @wp.func
     def place_of(world: wp.ref[World], w: int, a: int, x: real, y: real, c: f, s: f) -> wp.vec4f:
         """A point and a direction of the map as the observer has them."""
-        dx = f(x - world.x[w, a])
-        dy = f(y - world.y[w, a])
-        ce = f(world.cos_heading[w, a])
-        se = f(world.sin_heading[w, a])
+        dx = f(x - world.vehicle[w, a].x)
+        dy = f(y - world.vehicle[w, a].y)
+        ce = f(world.vehicle[w, a].cos_heading)
+        se = f(world.vehicle[w, a].sin_heading)
         return wp.vec4f(dx * ce + dy * se, dy * ce - dx * se, c * ce + s * se, s * ce - c * se)
 
     # --- where to go ----------------------------------------------------------------------------------------------
@@ -82,9 +82,9 @@ def build(real: type, tiled: bool) -> Functions:
     def lane_taken(world: wp.ref[World], raster: Raster, w: int, a: int) -> int:
         if raster.way == to_keep:
             return world.reference_lane[w]
-        if world.kind[w, a] == meta or world.kind[w, a] == idm:
-            return world.target_lane[w, a]
-        return world.lane[w, a]
+        if world.vehicle[w, a].kind == meta or world.vehicle[w, a].kind == idm:
+            return world.vehicle[w, a].target_lane
+        return world.vehicle[w, a].lane
 
     if tiled:
 
@@ -93,26 +93,26 @@ def build(real: type, tiled: bool) -> Functions:
             world: wp.ref[World], road: wp.ref[Road], raster: Raster, boxes: wp.ref[Boxes], w: int, a: int, lane: int
         ):
             """The part of a lane that is within reach, as boxes."""
-            here = road_functions.local(road, lane, world.x[w, a], world.y[w, a])[0]
+            here = road_functions.local(road, lane, world.vehicle[w, a].x, world.vehicle[w, a].y)[0]
             s = wp.max(here - real(raster.reach), real(0.0))
-            end = wp.min(here + real(raster.reach), road.lanes.length[lane])
+            end = wp.min(here + real(raster.reach), road.lanes.lane[lane].length)
             while s < end:
                 last = wp.min(s + piece, end)
-                if road.lanes.kind[lane] == straight:
+                if road.lanes.lane[lane].kind == straight:
                     last = end
                 middle = (s + last) * real(0.5)
                 point = road_functions.position(road.lanes, lane, middle, real(0.0))
                 heading = road_functions.heading_at(road, lane, middle)
                 place = place_of(world, w, a, point[0], point[1], f(wp.cos(heading)), f(wp.sin(heading)))
                 # Pieces overlap by a cell, which leaves no seams.
-                size = wp.vec2f(half * (f(last - s) + raster.cell), half * f(road.lanes.width[lane]))
+                size = wp.vec2f(half * (f(last - s) + raster.cell), half * f(road.lanes.lane[lane].width))
                 add(raster, boxes, w * world.agents + a, place, size, ROUTE, wp.vec3f(full, zero, zero))
                 s = last
 
         @wp.func
         def add_way(world: wp.ref[World], road: wp.ref[Road], raster: Raster, boxes: wp.ref[Boxes], w: int, a: int):
-            at = int(world.route_at[w, a])
-            end = world.route_end[w, a]
+            at = int(world.vehicle[w, a].route_at)
+            end = world.vehicle[w, a].route_end
             if raster.way == by_route and at < end:
                 while at < end:
                     step = world.route[w, a, at]
@@ -132,7 +132,7 @@ def build(real: type, tiled: bool) -> Functions:
         @wp.func
         def add_way(world: wp.ref[World], road: wp.ref[Road], raster: Raster, boxes: wp.ref[Boxes], w: int, a: int):
             y = real(lane_taken(world, raster, w, a)) * road.lane_width
-            place = place_of(world, w, a, world.x[w, a], y, one, zero)
+            place = place_of(world, w, a, world.vehicle[w, a].x, y, one, zero)
             size = wp.vec2f(raster.reach, half * f(road.lane_width))
             add(raster, boxes, w * world.agents + a, place, size, ROUTE, wp.vec3f(full, zero, zero))
 
@@ -140,8 +140,8 @@ def build(real: type, tiled: bool) -> Functions:
 
     @wp.func
     def channel_of(world: wp.ref[World], w: int, j: int) -> int:
-        kind = world.kind[w, j]
-        form = world.form[w, j]
+        kind = world.vehicle[w, j].kind
+        form = world.vehicle[w, j].form
         if kind == landmark:
             return ROUTE
         if kind == walker or form == person or form == cyclist:
@@ -158,20 +158,20 @@ def build(real: type, tiled: bool) -> Functions:
     def add_things(world: wp.ref[World], raster: Raster, boxes: wp.ref[Boxes], w: int, a: int):
         landmarks = int(0)
         for j in range(world.slots):
-            shown = world.kind[w, j] != 0
-            if world.kind[w, j] == landmark:
+            shown = world.vehicle[w, j].kind != 0
+            if world.vehicle[w, j].kind == landmark:
                 # Of several agents each sees the goal that is its own.
                 shown = world.agents == 1 or landmarks == a
                 landmarks = landmarks + 1
             if shown:
-                c = f(world.cos_heading[w, j])
-                s = f(world.sin_heading[w, j])
-                place = place_of(world, w, a, world.x[w, j], world.y[w, j], c, s)
-                size = wp.vec2f(half * f(world.length[w, j]), half * f(world.width[w, j]))
+                c = f(world.vehicle[w, j].cos_heading)
+                s = f(world.vehicle[w, j].sin_heading)
+                place = place_of(world, w, a, world.vehicle[w, j].x, world.vehicle[w, j].y, c, s)
+                size = wp.vec2f(half * f(world.vehicle[w, j].length), half * f(world.vehicle[w, j].width))
                 channel = channel_of(world, w, j)
                 value = wp.vec3f(full, zero, zero)
                 if channel == VEHICLE or channel == WALKING:
-                    speed = f(world.speed[w, j])
+                    speed = f(world.vehicle[w, j].speed)
                     value = wp.vec3f(full, shade_of(speed * place[2]), shade_of(speed * place[3]))
                 if j == a:
                     channel = EGO

@@ -55,7 +55,7 @@ def build(real: type) -> Functions:
         def search_on(world: wp.ref[World], road: wp.ref[Road], w: int, a: int, here: int, there: int, at: int) -> bool:
             if meets(world, road, w, a, here, there, at):
                 return True
-            end = world.route_end[w, a]
+            end = world.vehicle[w, a].route_end
             step = int(at)
             while step < end and world.route[w, a, step] / places == here:
                 step = step + 1
@@ -120,29 +120,34 @@ def build(real: type) -> Functions:
         w = w + first_world
         if which == ended and world.terminated[w] + world.truncated[w] == 0:
             return
-        lane = world.lane[w, a]
-        here = road.lane_road[lane]
-        own_place = road.lane_place[lane]
+        lane = world.vehicle[w, a].lane
+        here = road.of_lane[lane].road
+        own_place = road.of_lane[lane].place
         # The lanes are counted on the first agent's road, whoever observes.
-        lanes = road.road_lanes[road.lane_road[world.lane[w, 0]]]
+        lanes = road.road_lanes[road.of_lane[world.vehicle[w, 0].lane].road]
         for column in range(lanes_seen):
             beside = own_place - lanes_seen / 2 + column
             for k in range(times.shape[3]):
                 times[w, a, row * lanes_seen + column, k] = wp.where(beside < 0 or beside >= lanes, whole, clear)
-        speed = act.speed_of(controls, wp.clamp(world.speed_index[w, a] + row - 1, 0, controls.count - 1))
+        speed = act.speed_of(controls, wp.clamp(world.vehicle[w, a].speed_index + row - 1, 0, controls.count - 1))
         s = roads.local_of(world, road, w, a, lane)[0]
         for j in range(world.slots):
-            if j != a and world.kind[w, j] != 0 and not seeing.is_object(world, w, j) and world.speed[w, j] != speed:
-                there = road.lane_road[world.lane[w, j]]
-                if is_connected(world, road, w, a, here, there, world.route_at[w, a]):
+            if (
+                j != a
+                and world.vehicle[w, j].kind != 0
+                and not seeing.is_object(world, w, j)
+                and world.vehicle[w, j].speed != speed
+            ):
+                there = road.of_lane[world.vehicle[w, j].lane].road
+                if is_connected(world, road, w, a, here, there, world.vehicle[w, a].route_at):
                     ahead = seeing.along(world, road, w, j, lane) - s
-                    margin = world.length[w, j] * half + world.length[w, a] * half
+                    margin = world.vehicle[w, j].length * half + world.vehicle[w, a].length * half
                     facing = (
-                        world.cos_heading[w, j] * world.cos_heading[w, a]
-                        + world.sin_heading[w, j] * world.sin_heading[w, a]
+                        world.vehicle[w, j].cos_heading * world.vehicle[w, a].cos_heading
+                        + world.vehicle[w, j].sin_heading * world.vehicle[w, a].sin_heading
                     )
-                    closing = apart(speed - world.speed[w, j] * facing)
-                    place = int(road.lane_place[world.lane[w, j]])
+                    closing = apart(speed - world.vehicle[w, j].speed * facing)
+                    place = int(road.of_lane[world.vehicle[w, j].lane].place)
                     if road.road_lanes[there] != road.road_lanes[here]:
                         place = -1
                     time = ahead / closing

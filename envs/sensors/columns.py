@@ -176,30 +176,30 @@ def build(real: type) -> Functions:
         if skipped(world, which, w):
             return
         survey_rows(tables, scratch, w)
-        x = world.x[w, agent]
-        y = world.y[w, agent]
-        ce = f(world.cos_heading[w, agent])
-        se = f(world.sin_heading[w, agent])
+        x = world.vehicle[w, agent].x
+        y = world.vehicle[w, agent].y
+        ce = f(world.vehicle[w, agent].cos_heading)
+        se = f(world.vehicle[w, agent].sin_heading)
         jitter = jitter_of(scratch, w)
         count = int(0)
         landmarks = int(0)
         for j in range(world.slots):
-            dx = f(world.x[w, j] - x)
-            dy = f(world.y[w, j] - y)
-            shown = world.kind[w, j] != 0 and j != agent
-            if world.kind[w, j] == landmark:
+            dx = f(world.vehicle[w, j].x - x)
+            dy = f(world.vehicle[w, j].y - y)
+            shown = world.vehicle[w, j].kind != 0 and j != agent
+            if world.vehicle[w, j].kind == landmark:
                 # Of several agents each sees the goal that is its own.
                 shown = world.agents == 1 or landmarks == agent
                 landmarks = landmarks + 1
             if shown and dx * dx + dy * dy < sight * sight and count < max_candidates:
                 forward = dx * ce + dy * se
                 right = dy * ce - dx * se
-                cj = f(world.cos_heading[w, j])
-                sj = f(world.sin_heading[w, j])
+                cj = f(world.vehicle[w, j].cos_heading)
+                sj = f(world.vehicle[w, j].sin_heading)
                 c = cj * ce + sj * se
                 s = sj * ce - cj * se
-                hl = f(0.5) * f(world.length[w, j])
-                hw = f(0.5) * f(world.width[w, j])
+                hl = f(0.5) * f(world.vehicle[w, j].length)
+                hw = f(0.5) * f(world.vehicle[w, j].width)
                 seen = int(0)
                 for camera in range(tables.cameras):
                     yaw = tables.yaw[camera] + jitter
@@ -216,9 +216,13 @@ def build(real: type) -> Functions:
                     scratch.facts[w, count, 3] = s
                     scratch.facts[w, count, 4] = hl
                     scratch.facts[w, count, 5] = hw
-                    scratch.facts[w, count, 6] = wp.where(world.kind[w, j] == landmark, f(0.0), f(world.height[w, j]))
-                    scratch.facts[w, count, 7] = wp.where(f(world.acceleration[w, j]) < braking, f(1.0), f(0.0))
-                    scratch.facts[w, count, 8] = f(wp.clamp(world.target_lane[w, j] - world.lane[w, j], -1, 1))
+                    scratch.facts[w, count, 6] = wp.where(
+                        world.vehicle[w, j].kind == landmark, f(0.0), f(world.vehicle[w, j].height)
+                    )
+                    scratch.facts[w, count, 7] = wp.where(f(world.vehicle[w, j].acceleration) < braking, f(1.0), f(0.0))
+                    scratch.facts[w, count, 8] = f(
+                        wp.clamp(world.vehicle[w, j].target_lane - world.vehicle[w, j].lane, -1, 1)
+                    )
                     count = count + 1
         scratch.count[w] = count
 

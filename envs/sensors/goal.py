@@ -34,7 +34,7 @@ def build(real: type) -> Functions:
         """The slot of the a-th landmark, -1 where there are not as many."""
         before = int(0)
         for j in range(world.slots):
-            if world.kind[w, j] == landmark:
+            if world.vehicle[w, j].kind == landmark:
                 if before == a:
                     return j
                 before = before + 1

@@ -57,15 +57,15 @@ def build(real: type) -> Functions:
         w = wp.tid() + first_world
         if skipped(world, which, w):
             return
-        ce = f(world.cos_heading[w, agent])
-        se = f(world.sin_heading[w, agent])
+        ce = f(world.vehicle[w, agent].cos_heading)
+        se = f(world.vehicle[w, agent].sin_heading)
         jitter = column_functions.jitter_of(scratch, w)
         count = int(scratch.count[w])
         last = wp.min(count + max_heads, scratch.slot.shape[1])
         first = heads.first[world.map[w]]
         for head in range(first, heads.first[world.map[w] + 1]):
-            dx = f(heads.x[head] - world.x[w, agent])
-            dy = f(heads.y[head] - world.y[w, agent])
+            dx = f(heads.x[head] - world.vehicle[w, agent].x)
+            dy = f(heads.y[head] - world.vehicle[w, agent].y)
             if dx * dx + dy * dy < sight * sight and count < last:
                 forward = dx * ce + dy * se
                 right = dy * ce - dx * se

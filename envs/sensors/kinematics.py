@@ -33,9 +33,9 @@ def build(real: type) -> Functions:
 
     @wp.func
     def visible(world: wp.ref[World], w: int, j: int) -> bool:
-        dx = world.x[w, j] - world.x[w, 0]
-        dy = world.y[w, j] - world.y[w, 0]
-        return world.kind[w, j] != 0 and dx > -behind and dx * dx + dy * dy < sight * sight
+        dx = world.vehicle[w, j].x - world.vehicle[w, 0].x
+        dy = world.vehicle[w, j].y - world.vehicle[w, 0].y
+        return world.vehicle[w, j].kind != 0 and dx > -behind and dx * dx + dy * dy < sight * sight
 
     @wp.kernel(module="unique")
     def kinematics(
@@ -50,29 +50,29 @@ def build(real: type) -> Functions:
         if which == ended and world.terminated[w] + world.truncated[w] == 0:
             return
         speed_range = real(2.0 * MAX_SPEED)
-        x = world.x[w, 0]
-        y = world.y[w, 0]
-        vx = world.speed[w, 0] * world.cos_heading[w, 0]
-        vy = world.speed[w, 0] * world.sin_heading[w, 0]
+        x = world.vehicle[w, 0].x
+        y = world.vehicle[w, 0].y
+        vx = world.vehicle[w, 0].speed * world.vehicle[w, 0].cos_heading
+        vy = world.vehicle[w, 0].speed * world.vehicle[w, 0].sin_heading
         observation[w, 0, 0] = wp.float32(1.0)
         observation[w, 0, 1] = unit(x, sight)
         observation[w, 0, 2] = unit(y, lane_range)
         observation[w, 0, 3] = unit(vx, speed_range)
         observation[w, 0, 4] = unit(vy, speed_range)
         # The nearest along the road: two walkers leave the ego's place in the sorted order, one ahead and one behind.
-        ahead = int(world.rank[w, 0] + 1)
-        astern = int(world.rank[w, 0] - 1)
+        ahead = int(world.vehicle[w, 0].rank + 1)
+        astern = int(world.vehicle[w, 0].rank - 1)
         for row in range(1, rows):
-            while ahead < world.slots and not visible(world, w, world.order[w, ahead]):
+            while ahead < world.slots and not visible(world, w, world.vehicle[w, ahead].order):
                 ahead = ahead + 1
-            while astern >= 0 and not visible(world, w, world.order[w, astern]):
+            while astern >= 0 and not visible(world, w, world.vehicle[w, astern].order):
                 astern = astern - 1
             j = int(-1)
             if ahead < world.slots:
-                j = world.order[w, ahead]
+                j = world.vehicle[w, ahead].order
             if astern >= 0:
-                k = world.order[w, astern]
-                if j < 0 or x - world.x[w, k] < world.x[w, j] - x:
+                k = world.vehicle[w, astern].order
+                if j < 0 or x - world.vehicle[w, k].x < world.vehicle[w, j].x - x:
                     j = k
                     astern = astern - 1
                 else:
@@ -81,10 +81,14 @@ def build(real: type) -> Functions:
                 ahead = ahead + 1
             if j >= 0:
                 observation[w, row, 0] = wp.float32(1.0)
-                observation[w, row, 1] = unit(world.x[w, j] - x, sight)
-                observation[w, row, 2] = unit(world.y[w, j] - y, lane_range)
-                observation[w, row, 3] = unit(world.speed[w, j] * world.cos_heading[w, j] - vx, speed_range)
-                observation[w, row, 4] = unit(world.speed[w, j] * world.sin_heading[w, j] - vy, speed_range)
+                observation[w, row, 1] = unit(world.vehicle[w, j].x - x, sight)
+                observation[w, row, 2] = unit(world.vehicle[w, j].y - y, lane_range)
+                observation[w, row, 3] = unit(
+                    world.vehicle[w, j].speed * world.vehicle[w, j].cos_heading - vx, speed_range
+                )
+                observation[w, row, 4] = unit(
+                    world.vehicle[w, j].speed * world.vehicle[w, j].sin_heading - vy, speed_range
+                )
             else:
                 for feature in range(5):
                     observation[w, row, feature] = wp.float32(0.0)
@@ -95,7 +99,7 @@ def build(real: type) -> Functions:
         w = w + first_world
         if which == ended and world.terminated[w] + world.truncated[w] == 0:
             return
-        observation[w, a] = wp.float32(world.speed[w, a] / real(MAX_SPEED))
+        observation[w, a] = wp.float32(world.vehicle[w, a].speed / real(MAX_SPEED))
 
     return Functions(kinematics=kinematics, own_speed=own_speed)
 

@@ -91,7 +91,7 @@ def build(real: type) -> Functions:
 
     @wp.func
     def velocity_of(world: wp.ref[World], w: int, j: int) -> vec2:
-        return world.speed[w, j] * vec2(world.cos_heading[w, j], world.sin_heading[w, j])
+        return world.vehicle[w, j].speed * vec2(world.vehicle[w, j].cos_heading, world.vehicle[w, j].sin_heading)
 
     @wp.func
     def feel(
@@ -104,7 +104,7 @@ def build(real: type) -> Functions:
         j: int,
     ):
         """Note one box in the cells that it is in."""
-        center = vec2(world.x[w, j] - world.x[w, a], world.y[w, j] - world.y[w, a])
+        center = vec2(world.vehicle[w, j].x - world.vehicle[w, a].x, world.vehicle[w, j].y - world.vehicle[w, a].y)
         away = wp.length(center)
         if away > reach:
             return
@@ -112,12 +112,12 @@ def build(real: type) -> Functions:
         width = two_pi / real(cells)
         velocity = velocity_of(world, w, j) - velocity_of(world, w, a)
         middle = cell_at(wp.atan2(center[1], center[0]) + width * half, width, cells)
-        note(directions, scan_of, w, a, middle, away - world.width[w, j] * half, velocity)
+        note(directions, scan_of, w, a, middle, away - world.vehicle[w, j].width * half, velocity)
 
-        c = world.cos_heading[w, j]
-        s = world.sin_heading[w, j]
-        along = vec2(c, s) * (world.length[w, j] * half)
-        across = vec2(-s, c) * (world.width[w, j] * half)
+        c = world.vehicle[w, j].cos_heading
+        s = world.vehicle[w, j].sin_heading
+        along = vec2(c, s) * (world.vehicle[w, j].length * half)
+        across = vec2(-s, c) * (world.vehicle[w, j].width * half)
         low = real(10.0)
         high = real(-10.0)
         for k in range(4):
@@ -165,7 +165,7 @@ def build(real: type) -> Functions:
             scan_of[w, a, cell, 0] = wp.float32(reach)
             scan_of[w, a, cell, 1] = wp.float32(reach)
         for j in range(world.slots):
-            if j != a and world.kind[w, j] != 0 and world.kind[w, j] != landmark:
+            if j != a and world.vehicle[w, j].kind != 0 and world.vehicle[w, j].kind != landmark:
                 feel(world, directions, reach, scan_of, w, a, j)
         if normalize != 0:
             for cell in range(cells):

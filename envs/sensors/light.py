@@ -72,8 +72,8 @@ def build(real: type) -> Functions:
         s = scratch.facts[w, meeting.candidate, 3]
         ex = nx * c - ny * s
         ey = nx * s + ny * c
-        ce = f(world.cos_heading[w, ray.agent])
-        se = f(world.sin_heading[w, ray.agent])
+        ce = f(world.vehicle[w, ray.agent].cos_heading)
+        se = f(world.vehicle[w, ray.agent].sin_heading)
         facing = (ex * ce - ey * se) * scratch.look[w, SUN_X] + (ex * se + ey * ce) * scratch.look[w, SUN_Y]
         return f(0.68) + f(0.22) * facing
 

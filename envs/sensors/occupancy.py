@@ -76,8 +76,8 @@ def build(real: type, as_image: bool) -> Functions:
         x = real(dx)
         y = real(dy)
         if grid.aligned != 0:
-            c = world.cos_heading[w, a]
-            s = world.sin_heading[w, a]
+            c = world.vehicle[w, a].cos_heading
+            s = world.vehicle[w, a].sin_heading
             x = c * dx + s * dy
             y = c * dy - s * dx
         i = int(wp.floor((x - grid.x) / grid.step_x))
@@ -98,10 +98,10 @@ def build(real: type, as_image: bool) -> Functions:
     @wp.func
     def cell_of(world: wp.ref[World], grid: wp.ref[Grid], w: int, a: int, j: int) -> int:
         """The cell that a vehicle is in, -1 where it is in none or the slot holds no vehicle."""
-        if world.kind[w, j] == 0 or seeing.is_object(world, w, j):
+        if world.vehicle[w, j].kind == 0 or seeing.is_object(world, w, j):
             return -1
-        dx = there_and_back(world.x[w, j] - world.x[w, a], grid.x_range)
-        dy = there_and_back(world.y[w, j] - world.y[w, a], grid.y_range)
+        dx = there_and_back(world.vehicle[w, j].x - world.vehicle[w, a].x, grid.x_range)
+        dy = there_and_back(world.vehicle[w, j].y - world.vehicle[w, a].y, grid.y_range)
         return cell_at(world, grid, w, a, dx, dy)
 
     @wp.kernel(module="unique")
@@ -127,7 +127,10 @@ def build(real: type, as_image: bool) -> Functions:
             shown = bool(cell >= 0)
             if shown:
                 for k in range(world.slots):
-                    if world.sequence[w, k] < world.sequence[w, j] and cell_of(world, grid, w, a, k) == cell:
+                    if (
+                        world.vehicle[w, k].sequence < world.vehicle[w, j].sequence
+                        and cell_of(world, grid, w, a, k) == cell
+                    ):
                         shown = False
             if shown:
                 for layer in range(layers):
@@ -141,8 +144,8 @@ def build(real: type, as_image: bool) -> Functions:
 
     @wp.func
     def out_of_reach(world: wp.ref[World], road: wp.ref[Road], grid: wp.ref[Grid], w: int, a: int, lane: int) -> bool:
-        x = world.x[w, a]
-        y = world.y[w, a]
+        x = world.vehicle[w, a].x
+        y = world.vehicle[w, a].y
         reach = grid.reach + slack
         return (
             x + reach < grid.lane_box[lane, 0]
@@ -151,30 +154,26 @@ def build(real: type, as_image: bool) -> Functions:
             or y - reach > grid.lane_box[lane, 3]
         )
 
-    @wp.kernel(module="unique")
-    def fill_road(
-        world: World,
-        road: Road,
-        grid: Grid,
+    @wp.func
+    def draw_lane(
+        world: wp.ref[World],
+        road: wp.ref[Road],
+        grid: wp.ref[Grid],
         layer: int,
         observation: wp.array4d(dtype=pixel),
-        which: int,
-        first_world: int,
+        w: int,
+        a: int,
+        lane: int,
     ):
-        w, a, number = wp.tid()
-        w = w + first_world
-        if which == ended and world.terminated[w] + world.truncated[w] == 0:
+        if out_of_reach(world, road, grid, w, a, lane):
             return
-        lane = road.map_lane[world.map[w]] + number
-        if lane >= road.map_lane[world.map[w] + 1] or out_of_reach(world, road, grid, w, a, lane):
-            return
-        x = world.x[w, a]
-        y = world.y[w, a]
+        x = world.vehicle[w, a].x
+        y = world.vehicle[w, a].y
         place = roads.local(road, lane, x, y)
-        kind = road.lanes.kind[lane]
+        kind = road.lanes.lane[lane].kind
         if (kind == straight or kind == circular) and wp.abs(place[1]) > grid.reach + slack:
             return
-        length = road.lanes.length[lane]
+        length = road.lanes.lane[lane].length
         first = place[0] - road_reach
         count = int(wp.ceil(((place[0] + road_reach) - first) / grid.spacing))
         k = int(0)
@@ -194,6 +193,25 @@ def build(real: type, as_image: bool) -> Functions:
             else:
                 away = wp.sqrt(dx * dx + dy * dy) - grid.reach - slack
                 k = k + wp.max(1, int(away / (grid.spacing * grid.lane_stretch[lane])))
+
+    @wp.kernel(module="unique")
+    def fill_road(
+        world: World,
+        road: Road,
+        grid: Grid,
+        layer: int,
+        observation: wp.array4d(dtype=pixel),
+        which: int,
+        stride: int,
+        first_world: int,
+    ):
+        """`stride` threads share a map's lanes."""
+        w, a, part = wp.tid()
+        w = w + first_world
+        if which == ended and world.terminated[w] + world.truncated[w] == 0:
+            return
+        for lane in range(road.map_lane[world.map[w]] + part, road.map_lane[world.map[w] + 1], stride):
+            draw_lane(world, road, grid, layer, observation, w, a, lane)
 
     return Functions(Grid=Grid, fill_vehicles=fill_vehicles, fill_road=fill_road)
 
@@ -287,6 +305,8 @@ class OccupancyGrid:
         vehicles = (world, road, self._grid, self._columns, self._cells, which)
         program = [Launch(kernels.fill_vehicles, (agents,), vehicles)]
         for layer in self._road_layers:
-            inputs = (world, road, self._grid, layer, self._cells, which)
-            program.append(Launch(kernels.fill_road, (agents, self._lanes), inputs))
+            # A thread on a CPU copies the structs that it is given, which costs more than a lane out of reach.
+            stride = self._lanes if simulation.device.type == "cuda" else 1
+            inputs = (world, road, self._grid, layer, self._cells, which, stride)
+            program.append(Launch(kernels.fill_road, (agents, stride), inputs))
         return program

@@ -108,7 +108,7 @@ def build(real: type, channels: tuple[str, ...], tiled: bool = False, signals: b
                 return post
         if scratch.facts[w, k, 6] == f(0.0):
             return flat
-        return world.form[w, slot]
+        return world.vehicle[w, slot].form
 
     @wp.func
     def place_on(scratch: wp.ref[Scratch], ray: Ray, k: int, t: f) -> wp.vec2f:

@@ -23,8 +23,8 @@ def build(real: type) -> Functions:
     ):
         w, a = wp.tid()
         w = w + first_world
-        reward[w, a] = world.reward_share[w, a]
-        finished[w, a] = world.finished[w, a]
+        reward[w, a] = world.vehicle[w, a].reward_share
+        finished[w, a] = world.vehicle[w, a].finished
 
     return Functions(keep_results=keep_results)
 

@@ -32,12 +32,12 @@ def build(real: type) -> Functions:
     @wp.func
     def rest(world: wp.ref[World], road: wp.ref[Road], w: int, here: int) -> real:
         """How far it is to the end of the present road of the ego's route [m]."""
-        lane = int(world.lane[w, 0])
-        if world.kind[w, 0] == idm or world.kind[w, 0] == meta:
-            lane = world.target_lane[w, 0]
-        if road.lane_road[lane] != here:
+        lane = int(world.vehicle[w, 0].lane)
+        if world.vehicle[w, 0].kind == idm or world.vehicle[w, 0].kind == meta:
+            lane = world.vehicle[w, 0].target_lane
+        if road.of_lane[lane].road != here:
             lane = road.road_lane[here]
-        return road.lanes.length[lane] - road_functions.local_of(world, road, w, 0, lane)[0]
+        return road.lanes.lane[lane].length - road_functions.local_of(world, road, w, 0, lane)[0]
 
     @wp.kernel(module="unique")
     def navigate(
@@ -54,15 +54,15 @@ def build(real: type) -> Functions:
         following = int(arrive)
         distance = real(0.0)
         total = real(0.0)
-        for step in range(world.route_at[w, 0], world.route_end[w, 0]):
+        for step in range(world.vehicle[w, 0].route_at, world.vehicle[w, 0].route_end):
             here = world.route[w, 0, step] / places
             if following == arrive and manoeuvre[here] >= 0:
                 following = manoeuvre[here]
                 distance = total
-            if step == world.route_at[w, 0]:
+            if step == world.vehicle[w, 0].route_at:
                 total = rest(world, road, w, here)
             else:
-                total = total + road.lanes.length[road.road_lane[here]]
+                total = total + road.lanes.lane[road.road_lane[here]].length
         if following == arrive:
             distance = total
         for k in range(arrive + 1):

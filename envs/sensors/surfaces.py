@@ -54,15 +54,19 @@ def of_texture(real: type) -> Functions:
     def footing_of(world: wp.ref[World], terrain: wp.ref[Ground], ray: Ray) -> Footing:
         footing = Footing()
         w = ray.world
-        c = f(world.cos_heading[w, ray.agent])
-        s = f(world.sin_heading[w, ray.agent])
+        c = f(world.vehicle[w, ray.agent].cos_heading)
+        s = f(world.vehicle[w, ray.agent].sin_heading)
         inverse = f(1.0) / terrain.texel
         # The texture repeats along x, so x is reduced where precision is still that of the simulation, and moved on by
         # many repeats, so that what lies behind has positive texels too.
         repeat = real(f(terrain.size_x) * terrain.texel)
-        x = world.x[w, ray.agent] - wp.floor(world.x[w, ray.agent] / repeat) * repeat + real(256.0) * repeat
+        x = (
+            world.vehicle[w, ray.agent].x
+            - wp.floor(world.vehicle[w, ray.agent].x / repeat) * repeat
+            + real(256.0) * repeat
+        )
         footing.x = (f(x) + ray.mount * c) * inverse
-        footing.y = (f(world.y[w, ray.agent]) + ray.mount * s - terrain.origin) * inverse
+        footing.y = (f(world.vehicle[w, ray.agent].y) + ray.mount * s - terrain.origin) * inverse
         footing.along_x = (ray.forward * c - ray.right * s) * inverse
         footing.along_y = (ray.forward * s + ray.right * c) * inverse
         return footing
@@ -146,12 +150,12 @@ def of_tiles(real: type) -> Functions:
         footing = Footing()
         w = ray.world
         number = world.map[w]
-        c = f(world.cos_heading[w, ray.agent])
-        s = f(world.sin_heading[w, ray.agent])
+        c = f(world.vehicle[w, ray.agent].cos_heading)
+        s = f(world.vehicle[w, ray.agent].sin_heading)
         inverse = f(1.0) / terrain.texel
         # From the map's corner, where precision is still that of the simulation.
-        footing.x = (f(world.x[w, ray.agent] - terrain.corner[number, 0]) + ray.mount * c) * inverse
-        footing.y = (f(world.y[w, ray.agent] - terrain.corner[number, 1]) + ray.mount * s) * inverse
+        footing.x = (f(world.vehicle[w, ray.agent].x - terrain.corner[number, 0]) + ray.mount * c) * inverse
+        footing.y = (f(world.vehicle[w, ray.agent].y - terrain.corner[number, 1]) + ray.mount * s) * inverse
         footing.along_x = (ray.forward * c - ray.right * s) * inverse
         footing.along_y = (ray.forward * s + ray.right * c) * inverse
         footing.columns = terrain.columns[number]

@@ -64,10 +64,10 @@ def build(real: type) -> Functions:
     @wp.func
     def own_lane(world: wp.ref[World], road: wp.ref[Road], w: int) -> int:
         """The lane that the ego is on, of the roads of its route; those that only cross it are not."""
-        lane = world.lane[w, 0]
-        target = world.target_lane[w, 0]
-        here = road.lane_road[lane]
-        ahead = road.lane_road[target]
+        lane = world.vehicle[w, 0].lane
+        target = world.vehicle[w, 0].target_lane
+        here = road.of_lane[lane].road
+        ahead = road.of_lane[target].road
         if here == ahead or road.road_to[here] == road.road_from[ahead]:
             return lane
         return target
@@ -89,10 +89,10 @@ def build(real: type) -> Functions:
         y: real,
     ) -> vec3:
         """A point relative to the ego along the way and across it [m], and the direction of the way there [rad]."""
-        own = local(road, lane, world.x[w, 0], world.y[w, 0])
+        own = local(road, lane, world.vehicle[w, 0].x, world.vehicle[w, 0].y)
         heading = heading_at(road, lane, own[0])
-        dx = x - world.x[w, 0]
-        dy = y - world.y[w, 0]
+        dx = x - world.vehicle[w, 0].x
+        dy = y - world.vehicle[w, 0].y
         c = wp.cos(heading)
         s = wp.sin(heading)
         result = vec3(dx * c + dy * s, dy * c - dx * s, heading)
@@ -102,8 +102,8 @@ def build(real: type) -> Functions:
         for _step in range(lanes_ahead + 1):
             if here >= 0:
                 place = local(road, here, x, y)
-                length = road.lanes.length[here]
-                behind = here == lane and road.lanes.kind[here] == straight
+                length = road.lanes.lane[here].length
+                behind = here == lane and road.lanes.lane[here].kind == straight
                 if (place[0] >= zero or behind) and place[0] <= length and wp.abs(place[1]) < nearest:
                     nearest = wp.abs(place[1])
                     result = vec3(passed + place[0] - own[0], place[1] - own[1], heading_at(road, here, place[0]))
@@ -128,31 +128,31 @@ def build(real: type) -> Functions:
         j = row + 1
         for column in range(others.shape[2]):
             others[w, row, column] = f(0.0)
-        if world.kind[w, j] == 0:
+        if world.vehicle[w, j].kind == 0:
             return
         lane = own_lane(world, road, w)
         goal = goals[world.world_id[w] % goals.shape[0]]
-        place = frame_of(world, road, onward, goal, w, lane, world.x[w, j], world.y[w, j])
-        turn = world.heading[w, j] - place[2]
+        place = frame_of(world, road, onward, goal, w, lane, world.vehicle[w, j].x, world.vehicle[w, j].y)
+        turn = world.vehicle[w, j].heading - place[2]
         c = wp.cos(turn)
         s = wp.sin(turn)
-        width = world.length[w, j] * wp.abs(s) + world.width[w, j] * wp.abs(c)
-        form = world.form[w, j]
+        width = world.vehicle[w, j].length * wp.abs(s) + world.vehicle[w, j].width * wp.abs(c)
+        form = world.vehicle[w, j].form
         others[w, row, 0] = f(1.0)
         others[w, row, 1] = f(place[0])
         others[w, row, 2] = f(place[1])
-        others[w, row, 3] = f(world.speed[w, j] * c)
-        others[w, row, 4] = f(world.speed[w, j] * s)
-        others[w, row, 5] = f(world.acceleration[w, j] * c)
-        others[w, row, 6] = f(world.length[w, j] * wp.abs(c) + world.width[w, j] * wp.abs(s))
+        others[w, row, 3] = f(world.vehicle[w, j].speed * c)
+        others[w, row, 4] = f(world.vehicle[w, j].speed * s)
+        others[w, row, 5] = f(world.vehicle[w, j].acceleration * c)
+        others[w, row, 6] = f(world.vehicle[w, j].length * wp.abs(c) + world.vehicle[w, j].width * wp.abs(s))
         others[w, row, 7] = f(width)
         others[w, row, 8] = vehicle_kind
         if form == person_form or form == cyclist_form:
             others[w, row, 8] = person_kind
-        elif world.kind[w, j] >= obstacle:
+        elif world.vehicle[w, j].kind >= obstacle:
             others[w, row, 8] = still_kind
         # The strip is as wide as the ego's box, in the direction of the lane.
-        if wp.abs(place[1]) < half * (width + world.width[w, 0]):
+        if wp.abs(place[1]) < half * (width + world.vehicle[w, 0].width):
             others[w, row, 9] = f(1.0)
 
     @wp.kernel(module="unique")
@@ -170,19 +170,19 @@ def build(real: type) -> Functions:
         w = wp.tid() + first_world
         if which == ended and world.terminated[w] + world.truncated[w] == 0:
             return
-        speed = world.speed[w, 0]
-        heading = world.heading[w, 0]
+        speed = world.vehicle[w, 0].speed
+        heading = world.vehicle[w, 0].heading
         lane = own_lane(world, road, w)
-        place = local(road, lane, world.x[w, 0], world.y[w, 0])
-        slip = world.sin_slip[w, 0]
+        place = local(road, lane, world.vehicle[w, 0].x, world.vehicle[w, 0].y)
+        slip = world.vehicle[w, 0].sin_slip
         turn = heading - heading_at(road, lane, place[0])
         ego[w, 0] = f(speed)
-        ego[w, 1] = f(world.acceleration[w, 0])
+        ego[w, 1] = f(world.vehicle[w, 0].acceleration)
         ego[w, 2] = f(set_speeds[world.world_id[w] % set_speeds.shape[0]])
         ego[w, 3] = f(place[1])
         ego[w, 4] = f(speed * (wp.sin(turn) * wp.sqrt(one - slip * slip) + wp.cos(turn) * slip))
-        target = world.target_lane[w, 0]
-        wanted = local(road, target, world.x[w, 0], world.y[w, 0])
+        target = world.vehicle[w, 0].target_lane
+        wanted = local(road, target, world.vehicle[w, 0].x, world.vehicle[w, 0].y)
         ahead = heading_at(road, target, wanted[0] + speed * look_ahead)
         command = tracking.lane_keeping(wanted[1], ahead, heading, speed)
         # The slip angle beta has tan(beta) = tan(delta) / 2.

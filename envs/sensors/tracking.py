@@ -51,7 +51,7 @@ def build(real: type) -> Functions:
         if which == ended and world.terminated[w] + world.truncated[w] == 0:
             return
         now = model.state_of(world, w, a)
-        slope = model.slope(now, world.steering[w, a], world.acceleration[w, a])
+        slope = model.slope(now, world.vehicle[w, a].steering, world.vehicle[w, a].acceleration)
         draw = (world.frame[w] * world.agents + a) * 8
         for k in range(4):
             error = real(0.0)
@@ -64,8 +64,8 @@ def build(real: type) -> Functions:
             state[w, a, k] = wp.float32(now[measured[k]] + error)
             derivative[w, a, k] = wp.float32(slope[measured[k]] + slope_error)
             reference[w, a, k] = wp.float32(0.0)
-        place = roads.local(road, lane[w], world.x[w, a], world.y[w, a])
-        reference[w, a, 0] = wp.float32(world.y[w, a] - place[1])
+        place = roads.local(road, lane[w], world.vehicle[w, a].x, world.vehicle[w, a].y)
+        reference[w, a, 0] = wp.float32(world.vehicle[w, a].y - place[1])
         reference[w, a, 1] = wp.float32(roads.heading_at(road, lane[w], place[0]))
 
     return Functions(measure=measure)

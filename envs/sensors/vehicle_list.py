@@ -89,31 +89,31 @@ def build(real: type) -> Functions:
 
     @wp.func
     def is_object(world: wp.ref[World], w: int, j: int) -> bool:
-        return world.kind[w, j] == obstacle or world.kind[w, j] == landmark
+        return world.vehicle[w, j].kind == obstacle or world.vehicle[w, j].kind == landmark
 
     @wp.func
     def is_listed_before(world: wp.ref[World], w: int, j: int, k: int) -> bool:
         if is_object(world, w, j) != is_object(world, w, k):
             return is_object(world, w, k)
-        return world.sequence[w, j] < world.sequence[w, k]
+        return world.vehicle[w, j].sequence < world.vehicle[w, k].sequence
 
     @wp.func
     def along(world: wp.ref[World], road: wp.ref[Road], w: int, j: int, lane: int) -> real:
-        if world.kind[w, j] >= obstacle:
+        if world.vehicle[w, j].kind >= obstacle:
             # Nothing keeps track of the lanes of what does not drive.
-            return roads.local(road, lane, world.x[w, j], world.y[w, j])[0]
+            return roads.local(road, lane, world.vehicle[w, j].x, world.vehicle[w, j].y)[0]
         return roads.local_of(world, road, w, j, lane)[0]
 
     @wp.func
     def destination_direction(world: wp.ref[World], road: wp.ref[Road], w: int, j: int) -> vec2:
         """Unit vector to the end of the route, zeros without one."""
-        end = world.route_end[w, j]
-        if world.route_at[w, j] >= end:
+        end = world.vehicle[w, j].route_end
+        if world.vehicle[w, j].route_at >= end:
             return vec2(zero, zero)
         step = world.route[w, j, end - 1]
         lane = road.road_lane[step / places] + wp.max(step % places - 1, 0)
-        goal = roads.position(road.lanes, lane, road.lanes.length[lane], zero)
-        away = vec2(goal[0] - world.x[w, j], goal[1] - world.y[w, j])
+        goal = roads.position(road.lanes, lane, road.lanes.lane[lane].length, zero)
+        away = vec2(goal[0] - world.vehicle[w, j].x, goal[1] - world.vehicle[w, j].y)
         distance = wp.length(away)
         if distance == zero:
             return away
@@ -124,28 +124,30 @@ def build(real: type) -> Functions:
         if feature == presence:
             return one
         if feature == x_feature:
-            return world.x[w, j]
+            return world.vehicle[w, j].x
         if feature == y_feature:
-            return world.y[w, j]
+            return world.vehicle[w, j].y
         if feature == vx:
-            return world.speed[w, j] * world.cos_heading[w, j]
+            return world.vehicle[w, j].speed * world.vehicle[w, j].cos_heading
         if feature == vy:
-            return world.speed[w, j] * world.sin_heading[w, j]
+            return world.vehicle[w, j].speed * world.vehicle[w, j].sin_heading
         if feature == cos_h:
-            return world.cos_heading[w, j]
+            return world.vehicle[w, j].cos_heading
         if feature == sin_h:
-            return world.sin_heading[w, j]
+            return world.vehicle[w, j].sin_heading
         if is_object(world, w, j):
             return zero
         if feature == heading:
-            return world.heading[w, j]
+            return world.vehicle[w, j].heading
         if feature == cos_d or feature == sin_d:
             return destination_direction(world, road, w, j)[feature - cos_d]
         if feature == long_off:
-            return world.lane_s[w, j]
+            return world.vehicle[w, j].lane_s
         if feature == lat_off:
-            return world.lane_r[w, j]
-        return wrap(world.heading[w, j] - roads.heading_at(road, world.lane[w, j], world.lane_s[w, j]))
+            return world.vehicle[w, j].lane_r
+        return wrap(
+            world.vehicle[w, j].heading - roads.heading_at(road, world.vehicle[w, j].lane, world.vehicle[w, j].lane_s)
+        )
 
     @wp.func
     def is_relative(feature: int) -> bool:
@@ -183,14 +185,16 @@ def build(real: type) -> Functions:
     @wp.func
     def collect(world: wp.ref[World], road: wp.ref[Road], view: View, w: int, a: int) -> int:
         """The nearest of what the agent sees, in `view.slot`; returns how many."""
-        lane = world.lane[w, a]
+        lane = world.vehicle[w, a].lane
         s = roads.local_of(world, road, w, a, lane)[0]
-        behind = two * world.length[w, a]
+        behind = two * world.vehicle[w, a].length
         count = int(0)
         for j in range(world.slots):
             thing = is_object(world, w, j)
-            if j != a and world.kind[w, j] != 0 and (not thing or view.obstacles != 0):
-                away = vec2(world.x[w, j] - world.x[w, a], world.y[w, j] - world.y[w, a])
+            if j != a and world.vehicle[w, j].kind != 0 and (not thing or view.obstacles != 0):
+                away = vec2(
+                    world.vehicle[w, j].x - world.vehicle[w, a].x, world.vehicle[w, j].y - world.vehicle[w, a].y
+                )
                 if wp.length(away) < sight:
                     ahead = along(world, road, w, j, lane) - s
                     # Objects behind are never seen, whatever is asked for.
@@ -203,7 +207,7 @@ def build(real: type) -> Functions:
     def seen(world: wp.ref[World], road: wp.ref[Road], view: View, w: int, a: int, j: int, feature: int) -> real:
         if j == a:
             if feature == x_feature and view.exit_lane >= 0:
-                return roads.local(road, view.exit_lane, world.x[w, a], world.y[w, a])[0]
+                return roads.local(road, view.exit_lane, world.vehicle[w, a].x, world.vehicle[w, a].y)[0]
             return value(world, road, w, a, feature)
         if view.intentions == 0 and (feature == cos_d or feature == sin_d):
             return zero

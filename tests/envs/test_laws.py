@@ -42,10 +42,10 @@ def kernels() -> dict[str, wp.Kernel]:
     @wp.kernel(module="unique")
     def integrate(world: World, dt: real, frames: int, path: wp.array2d(dtype=real)):
         for frame in range(frames):
-            path[frame, 0] = world.x[0, 0]
-            path[frame, 1] = world.y[0, 0]
-            path[frame, 2] = world.speed[0, 0]
-            path[frame, 3] = world.heading[0, 0]
+            path[frame, 0] = world.vehicle[0, 0].x
+            path[frame, 1] = world.vehicle[0, 0].y
+            path[frame, 2] = world.vehicle[0, 0].speed
+            path[frame, 3] = world.vehicle[0, 0].heading
             motion.integrate(world, 0, 0, dt)
 
     @wp.kernel(module="unique")
@@ -72,13 +72,13 @@ def kernels() -> dict[str, wp.Kernel]:
         road_law.sort(world, 0)
         for i in range(world.slots):
             for lane in range(road.lanes):
-                out[i, lane, 0] = road_law.front(world, road, 0, i, lane)
-                out[i, lane, 1] = road_law.rear(world, road, 0, i, lane)
+                out[i, lane, 0] = road_law.neighbours(world, road, 0, i, lane)[0]
+                out[i, lane, 1] = road_law.neighbours(world, road, 0, i, lane)[1]
 
     @wp.kernel(module="unique")
     def on_road(world: World, road: Road, lane: int, out: wp.array(dtype=wp.int32)):
         road_law.closest_lane(world, road, 0, 0)
-        out[0] = wp.where(road_law.on_lane(road, lane, world.x[0, 0], world.y[0, 0], real(0.0)), 1, 0)
+        out[0] = wp.where(road_law.on_lane(road, lane, world.vehicle[0, 0].x, world.vehicle[0, 0].y, real(0.0)), 1, 0)
         out[1] = wp.where(road_law.reachable(world, road, 0, 0, lane), 1, 0)
 
     @wp.kernel(module="unique")

@@ -49,8 +49,8 @@ def kernels() -> dict[str, wp.Kernel]:
     ):
         setting.put_on(world, road, 0, i, idm_kind, lane, s, speed)
         setting.plan(world, road, 0, i, goal)
-        world.target_speed[0, i] = wp.max(speed, real(10.0))
-        world.changes_lanes[0, i] = 0
+        world.vehicle[0, i].target_speed = wp.max(speed, real(10.0))
+        world.vehicle[0, i].changes_lanes = 0
         if kind != idm_kind:
             setting.engage(world, road, controls, 0, i, kind)
 

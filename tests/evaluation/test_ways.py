@@ -124,7 +124,7 @@ def test_without_a_route_the_lane_that_begins_nearest_follows():
 @pytest.mark.parametrize("name", ["merge", "crossing", "racetrack"])
 def test_lanes_belong_to_the_roads_of_the_simulator(name):
     worlds = envs.make_vec(name, 1, device="cpu", observation="state")
-    assert Ways(worlds.sim.maps).road.tolist() == worlds.sim.road.lane_road.numpy().tolist()
+    assert Ways(worlds.sim.maps).road.tolist() == worlds.sim.road.of_lane.numpy()["road"].tolist()
     worlds.close()
 
 
