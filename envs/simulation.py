@@ -22,7 +22,7 @@ from envs.launch import Launch
 from envs.phases import ALL, ENDED
 from envs.physics import right_of_way
 from envs.precision import scalar
-from envs.roads import general, parallel
+from envs.roads import general, network_table, parallel
 from envs.roads.parallel import ParallelRoad
 from envs.scenarios.base import Scenario
 from envs.state import KINDS, WorldState
@@ -112,7 +112,8 @@ class Simulation:
         self.seed = torch.zeros(1, dtype=torch.int64, device=device)
         road_module = general if self.maps else parallel
         self.kernels = phases.build(self.real, road_module, scenario.task)
-        self.road = road_module.table(
+        make_table = network_table.table if self.maps else parallel.table
+        self.road = make_table(
             roads, dtype, str(self.warp_device), scenario.connected_lanes, scenario.destinations(roads)
         )
         self._bind(roads, KINDS[ego])

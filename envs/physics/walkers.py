@@ -53,6 +53,10 @@ HEAD_START = 1.0  # s, a driver lets a person go first who is there up to this l
 ZEBRA_START = 3.0  # s, the same for people on a zebra, where that takes no hard braking
 SIGHT = 100.0  # m, as far ahead as drivers look for people
 STOP = 0.1  # s, nobody brakes harder than to stand after this long
+# Right of way on a zebra: who is so close to the ego's way [m], or has waited at the kerb for so long [s] that the ego
+# could have stopped from 50 km/h in comfort.
+CLOSE, WAITED = 3.0, 13.9 / COMFORT
+STRIP = 2.0  # m, half of a zebra's width
 
 
 @functools.cache
@@ -62,6 +66,7 @@ def build(real: type, road_functions, law) -> Functions:
     send(world, w, i, figure, goal_x, goal_y, speed, mode, margin)   make a person of who was put there
     decide(world, w)            who steps out, who lets a vehicle pass
     meeting(world, w, j, k)     where the way of a vehicle k and the path of j meet: metres ahead of k, and of j
+    cuts_in(world, w)           whether the ego passes a zebra in front of someone who goes first
     """
     World, Road, Driver = world_struct(real), road_functions.Road, law.Driver
     vec2 = road_functions.vec2
@@ -77,6 +82,7 @@ def build(real: type, road_functions, law) -> Functions:
     clearance, slow, crosses = real(CLEARANCE), real(SLOW), real(CROSSES)
     comfort, head_start, zebra_start = real(COMFORT), real(HEAD_START), real(ZEBRA_START)
     sight, stop = real(SIGHT), real(STOP)
+    close, waited, strip = real(CLOSE), real(WAITED), real(STRIP)
     zero, half, one, two, never, tiny = real(0.0), real(0.5), real(1.0), real(2.0), real(1.0e6), real(1.0e-3)
     places = PLACES
 
@@ -342,4 +348,21 @@ def build(real: type, road_functions, law) -> Functions:
             hardest = wp.min(hardest, free + wp.max(speed, zero) / stop)
         return hardest
 
-    return Functions(walk=walk, hold=hold, send=send, decide=decide, meeting=meeting)
+    @wp.func
+    def cuts_in(world: wp.ref[World], w: int) -> bool:
+        """Whether the ego passes a zebra in front of someone who goes first; people are in the last slots."""
+        if world.vehicle[w, 0].speed <= one:
+            return False
+        j = world.slots - 1
+        while j >= 0 and world.vehicle[w, j].kind == walker:
+            place = meeting(world, w, j, 0)
+            if world.vehicle[w, j].yields != 0 and wp.abs(place[0]) < half * world.vehicle[w, 0].length + strip:
+                if world.vehicle[w, j].route_at == waits:
+                    if -world.vehicle[w, j].patience > waited:
+                        return True
+                elif place[1] < close:
+                    return True
+            j = j - 1
+        return False
+
+    return Functions(walk=walk, hold=hold, send=send, decide=decide, meeting=meeting, cuts_in=cuts_in)

@@ -125,10 +125,7 @@ TRIGGER = (1.0, 3.0)  # s, how long before the ego's arrival a child runs
 EARLY, LATE = 5.0, 3.0  # s: people want to cross between so long before the unhindered ego comes and after
 # Traffic: speeds [m/s], how far its start must be free [m], chance of entering in a step.
 SPEEDS, FREE, ENTERS = (10.0, roads.SPEED_LIMIT), 45.0, 0.1
-# Right of way on a zebra: who is so close to the ego's way [m], or has waited at the kerb for so long [s] that the ego
-# could have stopped from 13.9 m/s in comfort.
-CLOSE, WAITED = 3.0, roads.SPEED_LIMIT / walkers.COMFORT
-STRIP, TOUCH = 2.0, 1.0  # m, half of a zebra's width; a crashed ego and a person that close have hit each other
+TOUCH = 1.0  # m; a crashed ego and a person that close have hit each other
 
 
 @functools.cache
@@ -164,8 +161,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
     trigger_low, trigger_high = (real(value) for value in TRIGGER)
     speed_low, speed_high = (real(value) for value in SPEEDS)
     early, late, most_parties = real(EARLY), real(LATE), MOST_PARTIES
-    free, enters, close, waited = real(FREE), real(ENTERS), real(CLOSE), real(WAITED)
-    strip, touch = real(STRIP), real(TOUCH)
+    free, enters, touch = real(FREE), real(ENTERS), real(TOUCH)
 
     @wp.struct
     class Task:
@@ -439,23 +435,6 @@ def build(real: type, road_functions, action_functions) -> Functions:
         return False
 
     @wp.func
-    def cuts_in(world: wp.ref[World], w: int) -> bool:
-        """Whether the ego passes a zebra in front of someone who goes first."""
-        if world.vehicle[w, 0].speed <= one:
-            return False
-        j = world.slots - 1
-        while j >= 0 and world.vehicle[w, j].kind == walker:
-            place = people.meeting(world, w, j, 0)
-            if world.vehicle[w, j].yields != 0 and wp.abs(place[0]) < half * world.vehicle[w, 0].length + strip:
-                if world.vehicle[w, j].route_at == waits:
-                    if -world.vehicle[w, j].patience > waited:
-                        return True
-                elif place[1] < close:
-                    return True
-            j = j - 1
-        return False
-
-    @wp.func
     def score(
         world: wp.ref[World],
         road: wp.ref[Road],
@@ -469,7 +448,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         crashed = world.vehicle[w, 0].crashed != 0
         lost = not scores.on_road(world, road, w, 0)
         arrived = world.vehicle[w, 0].x > task.end and not crashed and not lost
-        if cuts_in(world, w):
+        if people.cuts_in(world, w):
             reward = reward + task.yield_reward
         if crashed and struck_someone(world, w):
             reward = reward + task.person_reward

@@ -33,7 +33,7 @@ import warp as wp
 from envs import random
 from envs.errors import UserError
 from envs.physics import idm as driving_law
-from envs.physics import junctions
+from envs.physics import junctions, walkers
 from envs.physics.idm import DriverModel
 from envs.precision import Functions
 from envs.roads import town as towns
@@ -166,7 +166,8 @@ def build(real: type, road_functions, action_functions) -> Functions:
     setting = placing.build(real, road_functions, action_functions)
     scores = scoring.build(real, road_functions)
     on_foot = town_people.build(real, road_functions, action_functions)
-    crossing = junctions.build(real, road_functions, driving_law.build(real))
+    law = driving_law.build(real)
+    crossing, people = junctions.build(real, road_functions, law), walkers.build(real, road_functions, law)
     draw = random.build(real)
     normal, uniform, below = draw.normal, draw.uniform, draw.below
     initial, coming, draws, tries, places = random.SPAWN, random.TRAFFIC, DRAWS, TRIES, PLACES
@@ -429,7 +430,7 @@ def build(real: type, road_functions, action_functions) -> Functions:
         barges = barges_in(world, road, w, stage)
         if crossing.ran_red(world, w, 0):
             reward = reward + task.red_light_reward
-        if barges or on_foot.cuts_in(world, w):
+        if barges or people.cuts_in(world, w):
             reward = reward + task.yield_reward
         if wp.abs(world.vehicle[w, 0].speed) < stands and (stage == granted or stage >= inside):
             reward = reward + task.blocking_reward

@@ -25,8 +25,6 @@ PATIENCE = 12.0  # s, the longest that somebody stands at a zebra without wantin
 POST = 6.0  # m between the end of a crossing and the signal beside it
 SIGHT = 12.0  # m: nobody steps out while a vehicle moves so close, whose driver may be turning
 HELD = 1000.0  # s, added to the patience of who is held back while others decide
-# Right of way on a zebra: who is so close to the ego's way [m], or has waited so long [s] that it could have stopped.
-CLOSE, WAITED, STRIP = 3.0, 13.9 / walkers.COMFORT, 2.0
 
 
 def table(networks: list[RoadNetwork]) -> dict[str, np.ndarray]:
@@ -63,7 +61,6 @@ def build(real: type, road_functions, action_functions) -> Functions:
 
     assemble(world, road, task, seed, w, count)     put people there, as an episode begins
     stroll(world, road, task, seed, w, count)       a policy step of what they want
-    cuts_in(world, w)                               whether the ego passes a zebra in front of who goes first
     """
     World, Road = world_struct(real), road_functions.Road
     setting = placing.build(real, road_functions, action_functions)
@@ -76,7 +73,6 @@ def build(real: type, road_functions, action_functions) -> Functions:
     near, far, back, spread, patience = (real(k) for k in (NEAR, FAR, BEHIND_KERB, SPREAD, PATIENCE))
     mean, deviation = (real(k) for k in walkers.ADULT_SPEED)
     most_deviations, start_up = real(walkers.MAX_DEVIATIONS), real(walkers.START_UP)
-    close, waited, strip = real(CLOSE), real(WAITED), real(STRIP)
     sight, held, slow = real(SIGHT), real(HELD), real(walkers.SLOW)
     zero, half, one, two, there = real(0.0), real(0.5), real(1.0), real(2.0), real(0.05)
 
@@ -245,20 +241,4 @@ def build(real: type, road_functions, action_functions) -> Functions:
                 else:
                     world.vehicle[w, j].patience = zero
 
-    @wp.func
-    def cuts_in(world: wp.ref[World], w: int) -> bool:
-        if world.vehicle[w, 0].speed <= one:
-            return False
-        j = world.slots - 1
-        while j >= 0 and world.vehicle[w, j].kind == walker:
-            place = people.meeting(world, w, j, 0)
-            if world.vehicle[w, j].yields != 0 and wp.abs(place[0]) < half * world.vehicle[w, 0].length + strip:
-                if world.vehicle[w, j].route_at == waits:
-                    if -world.vehicle[w, j].patience > waited:
-                        return True
-                elif place[1] < close:
-                    return True
-            j = j - 1
-        return False
-
-    return Functions(assemble=assemble, stroll=stroll, cuts_in=cuts_in)
+    return Functions(assemble=assemble, stroll=stroll)

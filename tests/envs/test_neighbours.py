@@ -16,7 +16,7 @@ from highway_env.vehicle.kinematics import Vehicle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.roads import general, lanes, network
+from envs.roads import general, lanes, network, network_table
 from envs.state import PLAIN, WorldState, world_struct
 
 real = wp.float64
@@ -71,7 +71,7 @@ class Case:
         state.kind.fill_(PLAIN)
         found = wp.zeros(2, dtype=wp.int32, device="cpu")
         state.heading[0] = torch.tensor([vehicle.heading for vehicle in self.road.vehicles])
-        road = general.table([self.ours], "float64", "cpu", self.connected)
+        road = network_table.table([self.ours], "float64", "cpu", self.connected)
         inputs = [state.warp, road, i, self.ours.number(index), found]
         wp.launch(find, 1, inputs, device="cpu")
         return tuple(found.numpy().tolist())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from envs.physics import actions as acting
 from envs.physics import idm, junctions
-from envs.roads import conflicts, general, town
+from envs.roads import conflicts, general, network_table, town
 from envs.roads.maps import roundabout, signalised
 from envs.roads.maps.signalised import PLANS, Plan
 from envs.roads.network import RoadNetwork
@@ -282,7 +282,7 @@ def test_the_ways_of_a_town_are_found_quickly():
 
 
 def test_highway_envs_maps_have_no_ways():
-    road = general.table([roundabout.network()], "float32", "cpu")
+    road = network_table.table([roundabout.network()], "float32", "cpu")
     assert road.ways.present.numpy().tolist() == [0] and set(road.ways.of_lane.numpy()) == {-1}
 
 
