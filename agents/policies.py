@@ -7,10 +7,12 @@ import torch
 from gymnasium import spaces
 
 import envs
-from agents import checkpoint, features
+from agents import checkpoint, defects, features
 from agents.drivers import IDMDriver, RandomDriver, action_space
 from agents.networks import ActorCritic, load_weights, policy_kwargs, weights
+from agents.reference_drivers import DRIVERS
 from envs.errors import UserError, unknown
+from envs.scenarios import Scenario
 from perception import encoders
 
 NAME = "policy.safetensors"
@@ -140,31 +142,35 @@ def zoo() -> list[str]:
     return sorted(f"zoo/{path.parent.name}" for path in ZOO.glob(f"*/{NAME}"))
 
 
-def load(spec: str, scenario: str = "highway", device: torch.device | str = "cpu") -> Policy:
+def load(spec: str, scenario: str | Scenario = "highway", device: torch.device | str = "cpu") -> Policy:
     """A policy by its specification.
 
     Args:
-        spec: "random", "idm", "zoo/NAME", or the path of a run directory.
-        scenario: name of the scenario that it is to drive.
+        spec: "random", "idm", a reference driver's name (`agents.reference_drivers.DRIVERS`), which may be followed by
+            seeded defects ("careful+late", see `agents.defects`), "zoo/NAME", or the path of a run directory.
+        scenario: the scenario that it is to drive, or its name.
         device: where its observations will be.
 
     Raises:
         UserError: nothing of that name, a damaged file, or a policy of a scenario with other actions or observations;
-            "idm" where nobody drives along lanes.
+            "idm" where nobody drives along lanes; a reference driver outside staged cases.
     """
     wanted = envs.scenarios.get(scenario)
     if spec == "random":
         return RandomDriver(action_space(wanted), device)
     if spec == "idm":
         return IDMDriver(wanted, device)
+    reference, *seeded = spec.split("+")
+    if reference in DRIVERS:
+        return defects.seed(DRIVERS[reference](wanted, device), seeded)
     folder = ZOO / spec.removeprefix("zoo/") if spec.startswith("zoo/") else Path(spec)
     if not folder.is_dir():
-        raise unknown("policy", spec, ["random", "idm", *zoo(), "the path of a run directory"])
+        raise unknown("policy", spec, ["random", "idm", *DRIVERS, *zoo(), "the path of a run directory"])
     if not (folder / NAME).exists():
         raise UserError(f"no policy in {folder}: {NAME} is missing")
     policy = read(folder / NAME, spec, device)
     if policy.header["family"] != wanted.family:
         raise UserError(
-            f"the policy in {folder} was trained on '{policy.header['scenario']}' and cannot drive '{scenario}'"
+            f"the policy in {folder} was trained on '{policy.header['scenario']}' and cannot drive '{wanted.name}'"
         )
     return policy

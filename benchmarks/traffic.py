@@ -27,10 +27,11 @@ from envs.errors import UserError, exit_on_user_error
 from envs.roads.signals import RED
 from envs.scenarios.ring import RING
 from envs.simulation import Simulation, resolve_device
-from envs.state import IDM
+from envs.state import IDM, WALKER
 
 DENSITIES = (4, 8, 12, 16, 20, 24, 30, 36, 42, 48, 54)  # vehicles on the ring of 600 m
 SETTLE, MEASURE = 400, 60  # s
+TOUCH = 0.5  # m, between a crashed vehicle and the person that it has hit
 
 
 @dataclass
@@ -57,6 +58,8 @@ class Count:
         off_lane: vehicles that were beside the closest lane and had not crashed, each counted once an episode.
         red_lights: vehicles whose front passed a stop line at red.
         crashed: vehicles that crashed.
+        struck_people: those of them that crashed into a person.
+        ego_crashed: those of them in worlds whose ego has crashed: it, and whoever it met or who met the wreck.
         episodes: episodes that ended.
     """
 
@@ -65,6 +68,8 @@ class Count:
     off_lane: int = 0
     red_lights: int = 0
     crashed: int = 0
+    struck_people: int = 0
+    ego_crashed: int = 0
     episodes: int = 0
 
 
@@ -101,10 +106,23 @@ class Watch:
         for name in ("x", "y", "heading", "speed"):
             count.not_finite += int((~torch.isfinite(state.tensors[name])).sum())
         crashed = (state.crashed != 0) & drives
-        count.crashed += int((crashed & ~self._crashed).sum())
+        fresh = (crashed & ~self._crashed).nonzero(as_tuple=True)
+        count.crashed += len(fresh[0])
+        count.struck_people += int(self._beside_people(*fresh).sum())
+        count.ego_crashed += int(crashed[fresh[0], 0].sum())
         self._crashed = crashed
         if self.simulation.maps:
             self._roads(drives, crashed)
+
+    def _beside_people(self, world: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+        """Whether vehicles, of these indices, have a person within TOUCH of their box. Shape: (M,)."""
+        state = self.simulation.state
+        dx, dy = (values[world] - values[world, slot][:, None] for values in (state.x, state.y))
+        cos, sin = (values[world, slot][:, None] for values in (state.cos_heading, state.sin_heading))
+        room = TOUCH + state.length[world] / 2
+        along = (dx * cos + dy * sin).abs() < room + state.length[world, slot][:, None] / 2
+        across = (dy * cos - dx * sin).abs() < room + state.width[world, slot][:, None] / 2
+        return (along & across & (state.kind[world] == WALKER)).any(1)
 
     def _roads(self, drives: torch.Tensor, crashed: torch.Tensor) -> None:
         state, count = self.simulation.state, self.count
@@ -260,11 +278,13 @@ def main() -> None:
         "off lane",
         "red lights",
         "crashed",
+        "into people",
+        "with the ego",
         "crashed per 1000 h",
     ):
         table.add_column(column, justify="right")
     for name, c in counts.items():
-        numbers = (c.episodes, c.not_finite, c.off_lane, c.red_lights, c.crashed)
+        numbers = (c.episodes, c.not_finite, c.off_lane, c.red_lights, c.crashed, c.struck_people, c.ego_crashed)
         rate = 1000 * c.crashed / max(c.vehicle_hours, 1e-9)
         table.add_row(name, f"{c.vehicle_hours:,.0f}", *(f"{number:,}" for number in numbers), f"{rate:,.1f}")
     console.print(table)
