@@ -1,4 +1,5 @@
-"""Networks of the agents: an actor-critic without host reads, and the ways into it from each kind of observation."""
+"""Networks of the agents: actor-critic and action values, without host reads, and the ways into them from each kind of
+observation."""
 
 import itertools
 from typing import Any
@@ -6,9 +7,11 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
 from agents.buffers import Observation
@@ -94,10 +97,130 @@ class ActorCritic(ActorCriticPolicy):
         return self.value_net(self.mlp_extractor.forward_critic(self.extract_features(obs)))
 
 
+class QNetwork(BasePolicy):
+    """Values of every discrete action; with several quantiles, their distributions.
+
+    Args:
+        observation_space, action_space: of one world.
+        features_extractor: observations in, vectors out.
+        features_dim: size of those vectors.
+        net_arch: units of the hidden layers.
+        activation_fn: after each hidden layer.
+        normalize_images: scale images to 0..1 before the extractor, where it is one of stable-baselines3's.
+        duelling: a state's value and the actions' advantages have a hidden layer each, the last one, and are added
+            (Wang et al. 2016, https://arxiv.org/abs/1511.06581).
+        quantiles: of the return's distribution; 1 for its mean alone.
+        layer_norm: normalise each hidden layer before its activation.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        duelling: bool = True,
+        quantiles: int = 1,
+        layer_norm: bool = False,
+    ):
+        super().__init__(
+            observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
+        )
+        self.duelling, self.outputs = duelling, (int(action_space.n), quantiles)
+
+        def layers(sizes: list[int]) -> list[nn.Module]:
+            made = []
+            for a, b in itertools.pairwise(sizes):
+                made += [nn.Linear(a, b), *([nn.LayerNorm(b)] if layer_norm else []), activation_fn()]
+            return made
+
+        sizes = [features_dim, *net_arch]
+        shared, own = (sizes[:-1], sizes[-2:]) if duelling and net_arch else (sizes, sizes[-1:])
+        self.trunk = nn.Sequential(*layers(shared))
+        self.advantages = nn.Sequential(*layers(own), nn.Linear(own[-1], self.outputs[0] * quantiles))
+        self.state_value = nn.Sequential(*layers(own), nn.Linear(own[-1], quantiles)) if duelling else None
+
+    def extract_features(
+        self, obs: Observation, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> torch.Tensor:
+        """Features of raw observations; those for stable-baselines3's extractors are preprocessed. Shape: (N, F)."""
+        if isinstance(self.features_extractor, VectorExtractor | CameraExtractor):
+            return self.features_extractor(obs)
+        return super().extract_features(obs, self.features_extractor)
+
+    def quantiles(self, obs: Observation) -> torch.Tensor:
+        """Equally probable returns of every action, in no order. Shape: (N, A, Q)."""
+        latent = self.trunk(self.extract_features(obs))
+        values = self.advantages(latent).unflatten(1, self.outputs)
+        if self.state_value is None:
+            return values
+        return self.state_value(latent).unsqueeze(1) + values - values.mean(1, keepdim=True)
+
+    def forward(self, obs: Observation) -> torch.Tensor:
+        """The value of every action. Shape: (N, A)."""
+        return self.quantiles(obs).mean(2)
+
+    def _predict(self, observation: Observation, deterministic: bool = True) -> torch.Tensor:
+        return self(observation).argmax(1)
+
+
+class QPolicy(DQNPolicy):
+    """stable-baselines3's DQN policy around `QNetwork`, for observations of any kind.
+
+    Args:
+        observation_space, action_space: of one world.
+        lr_schedule: learning rate as a function of the remaining progress.
+        duelling, quantiles, layer_norm: see `QNetwork`.
+        target: whether there is a target network, as DQN has it.
+        features_extractor_class: by default the one that stable-baselines3 has for that kind of observation.
+        others: see stable-baselines3's `DQNPolicy`.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        *,
+        duelling: bool = True,
+        quantiles: int = 1,
+        layer_norm: bool = False,
+        target: bool = True,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        **others: Any,
+    ):
+        self.options = {"duelling": duelling, "quantiles": quantiles, "layer_norm": layer_norm}
+        self.target = target
+        if features_extractor_class is None:
+            features_extractor_class = FlattenExtractor
+            if isinstance(observation_space, spaces.Dict):
+                features_extractor_class = CombinedExtractor
+            elif is_image_space(observation_space):
+                features_extractor_class = NatureCNN
+        others |= {"features_extractor_class": features_extractor_class}
+        super().__init__(observation_space, action_space, lr_schedule, **others)
+
+    def make_q_net(self) -> QNetwork:
+        return QNetwork(**self._update_features_extractor(self.net_args), **self.options).to(self.device)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        if self.target:
+            super()._build(lr_schedule)
+            return
+        self.q_net, self.q_net_target = self.make_q_net(), None
+        self.optimizer = self.optimizer_class(self.q_net.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | self.options | {"target": self.target}
+
+
 class VectorExtractor(BaseFeaturesExtractor):
     """A vector, or a dict of arrays laid end to end, in units of its standard deviation. Shape: (N, size) float32.
 
-    Mean and variance are those of everything seen in training; they are buffers, saved with the weights. PPO calls
+    Mean and variance are those of everything seen in training; they are buffers, saved with the weights. Agents call
     `update` between two rollouts, so that one rollout is collected and learnt from under the same ones.
     """
 
@@ -148,8 +271,24 @@ class CameraExtractor(BaseFeaturesExtractor):
         return torch.cat([self.encoder(obs["camera"]), obs["speed"]], dim=1)
 
 
+def q_network(
+    space: spaces.Space, actions: spaces.Discrete, hidden: list[int], encoder: str | None, options: dict[str, Any]
+) -> QNetwork:
+    """A `QNetwork` alone, as driving needs it.
+
+    Args:
+        space, actions: of one world.
+        hidden, encoder: see `policy_kwargs`.
+        options: "duelling", "quantiles" and "layer_norm", see `QNetwork`.
+    """
+    kwargs = policy_kwargs(hidden, encoder)
+    extractor = kwargs["features_extractor_class"](space, **kwargs.get("features_extractor_kwargs", {}))
+    activation = kwargs["activation_fn"]
+    return QNetwork(space, actions, extractor, extractor.features_dim, list(hidden), activation, **options)
+
+
 def policy_kwargs(hidden: list[int], encoder: str | None) -> dict[str, Any]:
-    """`policy_kwargs` for an `ActorCritic`.
+    """`policy_kwargs` for an `ActorCritic` or a `QPolicy`.
 
     Args:
         hidden: units of the hidden layers, see `Trunk`.

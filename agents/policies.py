@@ -9,7 +9,7 @@ from gymnasium import spaces
 import envs
 from agents import checkpoint, defects, features
 from agents.drivers import IDMDriver, RandomDriver, action_space
-from agents.networks import ActorCritic, load_weights, policy_kwargs, weights
+from agents.networks import ActorCritic, QNetwork, load_weights, policy_kwargs, q_network, weights
 from agents.reference_drivers import DRIVERS
 from envs.errors import UserError, unknown
 from envs.scenarios import Scenario
@@ -36,7 +36,7 @@ class Policy(Protocol):
         as the worlds' action space has it."""
 
     def explain(self, obs: Tensors) -> Tensors | None:
-        """ "probabilities" (N, A) of meta-actions, where it takes any, and "value" (N,), discounted return to come.
+        """ "probabilities" (N, A) of meta-actions, where it has any, and "value" (N,), discounted return to come.
         None for drivers without them."""
 
     def reset(self, done: torch.Tensor | None = None) -> None:
@@ -46,7 +46,9 @@ class Policy(Protocol):
 class TrainedPolicy:
     """A trained actor-critic with its encoder, if the worlds are seen through one. See `Policy`."""
 
-    def __init__(self, name: str, network: ActorCritic, encoder: torch.nn.Module | None, header: dict[str, Any]):
+    def __init__(
+        self, name: str, network: ActorCritic | QNetwork, encoder: torch.nn.Module | None, header: dict[str, Any]
+    ):
         self.name, self.network, self.encoder, self.header = name, network, encoder, header
         self.env_options: dict[str, Any] = dict(header["env_options"])
 
@@ -72,7 +74,21 @@ class TrainedPolicy:
         """It remembers nothing."""
 
 
-def save(path: Path, network: ActorCritic, encoder: torch.nn.Module | None, header: dict[str, Any]) -> None:
+class TrainedValues(TrainedPolicy):
+    """Trained action values, of which the highest is taken. See `Policy`."""
+
+    @torch.no_grad()
+    def act(self, obs: Tensors) -> torch.Tensor:
+        """See `Policy`."""
+        return self.network(self._seen(obs)).argmax(1)
+
+    @torch.no_grad()
+    def explain(self, obs: Tensors) -> Tensors:
+        """See `Policy`; the value is that of the best action, and there are no probabilities."""
+        return {"value": self.network(self._seen(obs)).amax(1)}
+
+
+def save(path: Path, network: ActorCritic | QNetwork, encoder: torch.nn.Module | None, header: dict[str, Any]) -> None:
     """Write a policy: all that is needed to drive, and nothing else.
 
     Args:
@@ -81,7 +97,8 @@ def save(path: Path, network: ActorCritic, encoder: torch.nn.Module | None, head
         encoder: frozen, in front of the network; None if there is none.
         header: "scenario", "family", "env_options", "actions" (see `describe_actions`), "observation" (name: shape),
             "hidden" and "learned_encoder" (see `networks.policy_kwargs`), "encoder" (of the frozen one, if any:
-            {"encoder": name, "in_channels", "height", "width"}). Further entries are for readers.
+            {"encoder": name, "in_channels", "height", "width"}); with action values "action_values", the options of
+            `networks.q_network`. Further entries are for readers.
 
     Raises:
         OSError: the file could not be written; the old one is as it was.
@@ -104,13 +121,17 @@ def read(path: Path, name: str, device: torch.device | str = "cpu") -> TrainedPo
     encoder = None
     if card := header["encoder"]:
         encoder = encoders.build(card["encoder"], card["in_channels"], card["height"], card["width"])
-    kwargs = policy_kwargs(header["hidden"], header["learned_encoder"])
-    network = ActorCritic(_space(header, encoder), actions_of(header["actions"]), lambda _: 0.0, **kwargs)
+    space, actions = _space(header, encoder), actions_of(header["actions"])
+    layers = (header["hidden"], header["learned_encoder"])
+    if options := header.get("action_values"):
+        kind, network = TrainedValues, q_network(space, actions, *layers, options)
+    else:
+        kind, network = TrainedPolicy, ActorCritic(space, actions, lambda _: 0.0, **policy_kwargs(*layers))
     for module, prefix in ((network, "policy."), (encoder, "encoder.")):
         if module is not None:
             load_weights(module, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             module.to(device).eval().requires_grad_(False)
-    return TrainedPolicy(name, network, encoder, header)
+    return kind(name, network, encoder, header)
 
 
 def describe_actions(space: spaces.Space) -> int | dict[str, list[int]]:

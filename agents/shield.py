@@ -131,22 +131,22 @@ def respond(seen: Surroundings, p: RSSParameters) -> Response:
     own, other = seen.own_speed, seen.speed
     oncoming = ahead & (other < ONCOMING)
     # Who of the two is on the wrong side is not known here: the longer distance is safe either way.
-    facing = torch.maximum(rss.opposite(own, -other, p), rss.opposite(-other, own, p))
-    following = torch.where(ahead, rss.longitudinal(own, other, p), rss.longitudinal(other, own, p))
+    forward, theirs, towards = own.clamp(min=0), other.clamp(min=0), (-other).clamp(min=0)
+    facing = torch.maximum(rss.opposite(forward, towards, p), rss.opposite(towards, forward, p, ego_correct=False))
+    is_followed = rss.longitudinal(theirs, forward, p, p.response_time_other)
+    following = torch.where(ahead, rss.longitudinal(forward, theirs, p), is_followed)
     near = seen.present & (seen.gap < torch.where(oncoming, facing, following))
 
     def too_close(clearance: Tensor, own_sideways: Tensor) -> Tensor:
-        right = seen.across >= 0
-        sides = torch.where(
-            right, rss.lateral(own_sideways, seen.sideways, p), rss.lateral(seen.sideways, own_sideways, p)
-        )
+        side = torch.where(seen.across >= 0, 1.0, -1.0)
+        sides = rss.lateral(side * own_sideways, -side * seen.sideways, p)
         # Beside our way it brakes along its own.
         stopping = seen.approach.clamp(min=0) ** 2 / (2 * p.brake_min) + p.lateral_margin
         return clearance < torch.where(seen.crossing, stopping, sides)
 
     danger = near & too_close(seen.clearance, seen.own_sideways)
     closing = torch.where(oncoming, own - other, own - other.clamp(min=0)).clamp(min=0)
-    needed = closing**2 / (2 * (seen.gap - p.distance_margin).clamp(min=TOUCH))
+    needed = closing**2 / (2 * (seen.gap - p.margin).clamp(min=TOUCH))
     braking = torch.where(danger & ahead, needed.clamp(p.brake_min, max(p.brake_max, p.brake_min)), 0.0)
 
     # Beside us there is nothing to turn away from where somebody is wholly ahead in our own lane.

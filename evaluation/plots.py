@@ -13,16 +13,21 @@ import numpy as np
 WIDTH, LEFT, RIGHT = 324, 90, 12
 ROW, AXIS = 46, 24
 BINS = 30
+# Of a map [pixel], and of what it shows around the failures [m].
+MAP_WIDTH, MAP_HEIGHT, NARROWEST, MARGIN = 640, 420, 90, 60.0
+# What a case or place is marked as: no failure, a failure that is no crash, a crash that the reference driver had too,
+# a crash.
+MARKS = ("fine", "other", "unavoidable", "crash")
 
 
 def intervals(names: Sequence[str], rates: Sequence[dict]) -> str:
-    """Rates as dots with their intervals, one row a policy, on an axis from 0 to 100 %.
+    """Rates as dots with their intervals, one row a policy, on an axis from 0 % on.
 
     Args:
         names: of the policies.
         rates: "value", "low", "high", between 0 and 1; value None leaves the row empty.
     """
-    scale = _Scale(0.0, 100.0)
+    scale = _Scale(0.0, 100 * max((rate["high"] or 0.0 for rate in rates), default=0.0))
     marks = []
     for index, (name, rate) in enumerate(zip(names, rates, strict=True)):
         middle = index * 30 + 17
@@ -76,10 +81,93 @@ def histograms(names: Sequence[str], samples: Sequence[np.ndarray], unit: str, t
     return _svg(height + AXIS, scale.axis(height - 2, unit, beyond) + "".join(marks), "distribution over episodes")
 
 
-class _Scale:
-    """A linear axis with round ends and ticks."""
+def scatter(
+    x: np.ndarray, y: np.ndarray, marks: Sequence[str], titles: Sequence[str], names: tuple[str, str], colour: int = 0
+) -> str:
+    """Cases over two of their parameters.
 
-    def __init__(self, low: float, high: float):
+    Args:
+        x, y: of the cases. Shape: (n,), n >= 1.
+        marks: of each: one of `MARKS`. What is drawn last lies on top: the failures.
+        titles: of each, shown where the pointer rests on it.
+        names: of the two axes, with their units.
+        colour: number of the policy.
+    """
+    height, left = 216, 44
+    across = _Scale(float(np.min(x)), float(np.max(x)), left)
+    up = _Scale(float(np.min(y)), float(np.max(y)), height - 4, 8)
+    parts = [across.axis(height - 4, "")]
+    for value in up.ticks():
+        at = up(value)
+        parts.append(f'<line class="tick" x1="{left}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text class="faint" text-anchor="end" x="{left - 6}" y="{at + 4:.1f}">{_number(value)}</text>')
+    for k in sorted(range(len(marks)), key=lambda k: MARKS.index(marks[k])):
+        parts.append(_mark(marks[k], across(x[k]), up(y[k]), titles[k], colour))
+    parts.append(f'<text class="faint" x="0" y="-6">↑ {html.escape(names[1])}</text>')
+    parts.append(
+        f'<text class="faint" text-anchor="end" x="{WIDTH - RIGHT}" y="{height + 28}">{html.escape(names[0])} →</text>'
+    )
+    return _svg(height + 34, "".join(parts), "cases over two parameters", above=20)
+
+
+def road_map(
+    lanes: Sequence[tuple[np.ndarray, float]], x: np.ndarray, y: np.ndarray, marks: Sequence[str], titles: Sequence[str]
+) -> str:
+    """Places on a road from above, cut out around them.
+
+    A road that is far longer than what surrounds it is wide is drawn wider than it is.
+
+    Args:
+        lanes: centre line [m] and width [m] of each. Shape of a line: (P, 2).
+        x, y: the places [m]; y grows downwards. Shape: (n,), n >= 1.
+        marks, titles: of each, as in `scatter`.
+    """
+    low, high = _cut(lanes, x, y)
+    extent = high - low
+    true = min(MAP_WIDTH / extent[0], MAP_HEIGHT / extent[1])
+    scale = np.maximum(true, NARROWEST / extent)
+    size = extent * scale
+    parts = [f'<svg width="{size[0]:.0f}" height="{size[1]:.0f}" class="map">']
+    for line, width in lanes:
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in (line - low) * scale)
+        thick = max(1.5, 0.94 * width * float(scale.max()))
+        parts.append(f'<polyline class="lane" stroke-width="{thick:.1f}" points="{points}"></polyline>')
+    for k, (column, row) in enumerate((np.stack([x, y], 1) - low) * scale):
+        parts.append(_mark(marks[k], column, row, titles[k], 0))
+    parts.append("</svg>")
+    metres = next(m for m in (1000, 500, 200, 100, 50, 20, 10, 5, 2, 1) if m * true <= size.max() / 3)
+    bar, base = metres * true, size[1] + 14
+    stretched = ", along the road; across it is drawn wider" if scale.max() > 1.01 * true else ""
+    parts.append(f'<line class="median" x1="0" x2="{bar:.1f}" y1="{base:.1f}" y2="{base:.1f}"/>')
+    parts.append(f'<text class="faint" x="{bar + 8:.1f}" y="{base + 4:.1f}">{metres} m{stretched}</text>')
+    return _svg(size[1] + 22, "".join(parts), "where it failed", max(float(size[0]), 360.0))
+
+
+def _cut(lanes: Sequence[tuple[np.ndarray, float]], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the part of the plane to be shown: the places and 60 m around them, as far as there is a road."""
+    points = np.concatenate([line for line, _ in lanes])
+    margin = 0.5 * max(width for _, width in lanes) + 1.0
+    low = np.maximum(points.min(0) - margin, (x.min() - MARGIN, y.min() - MARGIN))
+    high = np.minimum(points.max(0) + margin, (x.max() + MARGIN, y.max() + MARGIN))
+    # Who left the road is shown too.
+    return np.minimum(low, (x.min() - 5, y.min() - 5)), np.maximum(high, (x.max() + 5, y.max() + 5))
+
+
+def _mark(kind: str, x: float, y: float, title: str, colour: int) -> str:
+    shape = {
+        "fine": f'<circle class="s{colour} fine" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>',
+        "other": f'<rect class="other" x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7"/>',
+        "unavoidable": f'<circle class="unavoidable" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>',
+        "crash": f'<path class="crash" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"></path>',
+    }[kind]
+    return f"<g><title>{html.escape(title)}</title>{shape}</g>"
+
+
+class _Scale:
+    """A linear axis with round ends and ticks, from pixel `start` to pixel `end`."""
+
+    def __init__(self, low: float, high: float, start: float = LEFT, end: float = WIDTH - RIGHT):
+        self.start, self.end = start, end
         if high <= low:
             low, high = low - 0.5, high + 0.5
         rough = (high - low) / 4
@@ -89,21 +177,27 @@ class _Scale:
         self.high = math.ceil(high / self.tick - 1e-9) * self.tick
 
     def __call__(self, value: float) -> float:
-        return LEFT + (value - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        return [self.low + k * self.tick for k in range(round((self.high - self.low) / self.tick) + 1)]
 
     def axis(self, top: float, unit: str, beyond: bool = False) -> str:
-        count = round((self.high - self.low) / self.tick)
+        ticks = self.ticks()
         parts = []
-        for k in range(count + 1):
-            value = self.low + k * self.tick
-            at, text = self(value), f"{value:g}" if abs(value) > 1e-9 else "0"
-            if k == count:
+        for k, value in enumerate(ticks):
+            at, text = self(value), _number(value)
+            if k == len(ticks) - 1:
                 text = f"{text}+" if beyond else text
             parts.append(f'<line class="tick" x1="{at:.1f}" x2="{at:.1f}" y1="2" y2="{top:.1f}"/>')
             parts.append(f'<text class="faint" text-anchor="middle" x="{at:.1f}" y="{top + 15:.1f}">{text}</text>')
         if unit:
             parts.append(f'<text class="faint" x="0" y="{top + 15:.1f}">{html.escape(unit)}</text>')
         return "".join(parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if abs(value) > 1e-9 else "0"
 
 
 def _range(values: np.ndarray) -> tuple[float, float, bool]:
@@ -118,5 +212,6 @@ def _label(name: str, middle: float) -> str:
     return f'<text class="label" x="0" y="{middle + 4}">{html.escape(short)}</text>'
 
 
-def _svg(height: float, inside: str, what: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{what}">{inside}</svg>'
+def _svg(height: float, inside: str, what: str, width: float = WIDTH, above: float = 0) -> str:
+    box = f"0 {-above:g} {width:g} {height + above:g}"
+    return f'<svg viewBox="{box}" role="img" aria-label="{what}">{inside}</svg>'

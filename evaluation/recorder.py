@@ -5,13 +5,17 @@ are the 100 episodes of a shorter evaluation, two policies meet the same traffic
 that of one block of worlds whatever the number of episodes.
 """
 
+import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from evaluation.trajectory import BODIES, MOVING, Trajectory
+from envs.roads.parallel import ParallelRoad
+from evaluation.lanes import Lanes
+from evaluation.trajectory import BODIES, COUNTERS, MOVING, Trajectory
 from evaluation.ways import Ways
 
 # Seeds from here on belong to evaluation; training uses smaller ones.
@@ -52,19 +56,19 @@ class Frames:
         self.state, self.count = worlds.state, 0
         self.arrays = {}
         # Traffic comes and goes, so that bodies are recorded like all that moves.
-        for name in (*MOVING, *BODIES, "signal"):
+        for name in (*MOVING, *BODIES, "signal", *COUNTERS):
             if hasattr(self.state, name):
                 tensor = getattr(self.state, name)
                 dtype = NARROW.get(name, tensor.dtype)
                 self.arrays[name] = torch.empty((capacity, *tensor.shape), dtype=dtype, device=tensor.device)
-        self.ways: dict = {}
+        self.roads: dict = {}
         maps = maps_of(worlds)
         if maps:
-            self.ways = {
-                "ways": Ways(maps, worlds.scenario.uses_lanes),
-                "routes": Ways.routes(self.state.route, self.state.route_end),
-                "map": self.state.map.clone(),
-            }
+            ways, lanes = roads_of(tuple(maps), worlds.scenario.uses_lanes)
+            routes = Ways.routes(self.state.route, self.state.route_end)
+            self.roads = {"ways": ways, "lanes": lanes, "routes": routes, "map": self.state.map.clone()}
+        elif isinstance(worlds.road, ParallelRoad):
+            self.roads = {"lanes": Lanes([worlds.road])}
 
     def capture(self) -> None:
         """Take the present state."""
@@ -74,7 +78,7 @@ class Frames:
 
     def trajectory(self, **episode) -> Trajectory:
         """What has been taken, and the rest of what `Trajectory` holds."""
-        return Trajectory(**{name: array[: self.count] for name, array in self.arrays.items()}, **self.ways, **episode)
+        return Trajectory(**{name: array[: self.count] for name, array in self.arrays.items()}, **self.roads, **episode)
 
 
 def newest_picture(camera: Tensor) -> Tensor:
@@ -89,6 +93,13 @@ def newest_picture(camera: Tensor) -> Tensor:
 def maps_of(worlds) -> list | None:
     """The networks that worlds drive on, None on a parallel road."""
     return worlds.sim.maps if hasattr(worlds, "sim") else None
+
+
+@functools.lru_cache(maxsize=1)
+def roads_of(maps: tuple, followed: bool) -> tuple[Ways, Lanes | None]:
+    """The ways and the lanes of networks, the same as before where those are the same: they remember what they have
+    worked out."""
+    return Ways(maps, followed), Lanes(maps) if followed else None
 
 
 def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[[], None] = lambda: None) -> Trajectory:
@@ -106,13 +117,20 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
     """
     scenario = worlds.scenario
     frames_per_step = scenario.frames_per_step
-    # Rounding may end an episode a step after its time: the sum of many steps falls short of the whole.
-    max_steps = round(scenario.duration * scenario.policy_frequency) + 1
+    # A step is a whole number of frames. Rounding may end an episode a step after its time: the sum of many steps falls
+    # short of the whole.
+    max_steps = math.ceil(scenario.duration * scenario.simulation_frequency / frames_per_step) + 1
 
     obs, _ = worlds.reset(seed=seed, first_world=first)
     policy.reset(None)
     frames = Frames(worlds, 1 + max_steps * frames_per_step)
-    frames.capture()
+
+    def on_frame() -> None:
+        frames.capture()
+        if hasattr(policy, "on_frame"):  # shields act between decisions
+            policy.on_frame(worlds)
+
+    on_frame()
     success = torch.full((worlds.num_worlds,), NO_GOAL, device=worlds.device)
     if hasattr(worlds.state, "success"):
         worlds.state.success.fill_(NO_GOAL)  # stays where the scenario never says whether a goal was reached
@@ -125,7 +143,7 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
         if "camera" in obs:
             pictures.append(newest_picture(obs["camera"]).clone())
         action = policy.act(obs)
-        obs, reward, terminated, truncated, _ = worlds.step(action, on_frame=frames.capture)
+        obs, reward, terminated, truncated, _ = worlds.step(action, on_frame=on_frame)
         actions.append(action.clone())
         rewards.append(reward.clone())
         steps += running

@@ -1,91 +1,51 @@
 """report.html: one file that opens without a network, verdict first. And the same table for a terminal."""
 
-import base64
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from imageio.v3 import imwrite
 from rich.table import Table
 from rich.text import Text
 
-from evaluation import plots
+from evaluation import page, plots
+from evaluation.failures import marks, reference_of, where
+from evaluation.groups import grouped
 from evaluation.metrics import METRICS, Metric
+from evaluation.page import text
 from evaluation.results import Outcome, Setting
+from evaluation.statistics import CONFIDENCE, holm
+from evaluation.suites import FAMILIES
+from evaluation.verdict import avoidable_in, figure, paired, probability, verdict
 from evaluation.video import last_picture
 
-STYLE = (Path(__file__).parent / "report.css").read_text()
+# Rates that are drawn below the verdict.
+FOREMOST = ("collision", "collision_at_fault", "success")
 
 
-def figure(metric: Metric, summary: Mapping) -> tuple[str, str]:
-    """A summary as text: the value, and its interval or bound. A dash without a valid episode."""
-    if summary["value"] is None:
-        return "-", ""
-    percent = metric.kind == "rate" or metric.unit == "%"
-    factor, digits, unit = (100, max(metric.digits, 1), " %") if percent else (1, metric.digits, "")
-    digits = 1 if percent else digits
-    value, low, high = (f"{factor * summary[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value}{unit}", f"{low} to {high}"
-
-
-def verdict(setting: Setting, outcomes: Sequence[Outcome]) -> tuple[str, list[str]]:
-    """The result in words: a headline about collisions, then sentences about the goal, where there is one, about speed
-    and about the baselines.
-
-    Args:
-        setting: of the evaluation.
-        outcomes: the policy under test first.
-    """
-    tested, *baselines = outcomes
-    summary = tested.summary
-    rate = summary["collision"]
-    if rate["count"]:
-        headline = (
-            f"{tested.name} collided in {rate['count']} of {rate['n']} episodes: {100 * rate['value']:.1f} % "
-            f"(95 % interval {100 * rate['low']:.1f} to {100 * rate['high']:.1f} %)."
-        )
-    else:
-        headline = (
-            f"{tested.name} drove {rate['n']} episodes without a collision; with 95 % confidence it collides in fewer "
-            f"than {100 * rate['bound']:.2g} %."
-        )
-    sentences = []
-    goal = summary["success"]
-    if goal["value"] is not None:
-        beside = ", ".join(f"{b.name} in {100 * b.summary['success']['value']:.1f} %" for b in baselines)
-        sentences.append(
-            f"It reached the goal in {goal['count']} of {goal['n']} episodes: {100 * goal['value']:.1f} % (95 % "
-            f"interval {100 * goal['low']:.1f} to {100 * goal['high']:.1f} %)" + (f"; {beside}." if beside else ".")
-        )
-    faster = summary["speed_over_traffic"]
-    if faster["value"] is not None:
-        than = "faster" if faster["value"] >= 0 else "slower"
-        unsure = "" if faster["low"] > 0 or faster["high"] < 0 else ", which does not show a difference"
-        sentences.append(
-            f"It drove at {summary['mean_speed']['value']:.1f} m/s, {abs(faster['value']):.1f} m/s {than} than the "
-            f"traffic within 100 m (95 % interval {faster['low']:+.1f} to {faster['high']:+.1f} m/s{unsure})."
-        )
-    if baselines:
-        beside = ", ".join(f"{b.name} {100 * b.summary['collision']['value']:.1f} %" for b in baselines)
-        sentences.append(f"Collision rates of the baselines in the same episodes: {beside}.")
-    if not setting.held_out:
-        sentences.append(f"The episodes are not held out: seed {setting.seed} is one that training may have used.")
-    return headline, sentences
+# --- the terminal -----------------------------------------------------------------------------------------------------
 
 
 def rich_table(setting: Setting, outcomes: Sequence[Outcome]) -> Table:
     """The table that the command prints."""
-    title = f"{setting.scenario}, {setting.episodes} episodes, {setting.backend}; mean or rate with 95 % interval"
-    table = Table(title=title, title_justify="left")
+    what = f"suite {setting.suite}, {setting.episodes} cases" if setting.suite else _scenario(setting)
+    table = Table(title=f"{what}; mean or rate with 95 % interval", title_justify="left")
     table.add_column("")
     for outcome in outcomes:
         table.add_column(outcome.name, justify="right")
-    summaries = [outcome.summary for outcome in outcomes]
-    for kind, label, cells in _lines(summaries):
-        label = f"  {label}" if kind == "minor" else label
-        figures = (Text.assemble(value, (f"  {interval}", "dim")) for value, interval in cells)
-        table.add_row(Text(label), *figures, style="bold" if kind == "main" else None)
+    for _, lines in _groups([outcome.summary for outcome in outcomes]):
+        for kind, label, _, cells in lines:
+            label = f"  {label}" if kind == "minor" else label
+            figures = (Text.assemble(value, (f"  {interval}", "dim")) for value, interval in cells)
+            table.add_row(Text(label), *figures, style="bold" if kind == "main" else None)
+        table.add_section()
     return table
+
+
+def _scenario(setting: Setting) -> str:
+    return f"{setting.scenario}, {setting.episodes} episodes, {setting.backend}"
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def html_report(
@@ -100,38 +60,88 @@ def html_report(
         videos: episode of the tested policy -> mp4 file, which goes into the report.
         folder: where the results will lie, for the commands that open a replay.
     """
-    headline, sentences = verdict(setting, outcomes)
+    outcomes = list(outcomes)
     held_out = "held-out " if setting.held_out else ""
-    where = "lanewise" if setting.backend == "lanewise" else "highway-env"
+    simulator = "lanewise" if setting.backend == "lanewise" else "highway-env"
+    what = f"suite {setting.suite}" if setting.suite else setting.scenario
+    episodes = "cases" if setting.suite else "episodes"
     parts = [
-        f'<p class="over">{_text(setting.scenario)} · {setting.episodes} {held_out}episodes · simulated by {where}</p>',
-        f"<h1>{_text(headline)}</h1>",
-        *(f'<p class="verdict">{_text(sentence)}</p>' for sentence in sentences),
-        _rates(outcomes),
-        _section("Figures", _table(outcomes), "Mean or rate over episodes, below it the 95 % interval."),
-        _section("Distributions", _distributions(outcomes), _DISTRIBUTIONS),
+        page.headline(
+            f"{what} · {setting.episodes} {held_out}{episodes} · simulated by {simulator}", *verdict(setting, outcomes)
+        ),
+        _foremost(outcomes),
+        page.section("Families", _families(outcomes), _FAMILIES),
+        page.section("Figures", _table(outcomes), _FIGURES if len(outcomes) > 1 else _FIGURES_ALONE),
+        page.section("Where it fails", where(outcomes), _WHERE_CASES if setting.suite else _WHERE_ROAD),
+        page.section("Recordings", _videos(outcomes, found, videos, folder), _RECORDINGS),
+        page.section("Distributions", _distributions(outcomes), _DISTRIBUTIONS),
+        page.section("What the figures mean", _definitions(outcomes)),
+        page.section("How they were made", _provenance(found)),
     ]
-    if videos:
-        parts.append(_section("Recordings", _videos(outcomes[0], found, videos, folder), _RECORDINGS))
-    parts.append(_section("What the figures mean", _definitions(outcomes)))
-    parts.append(_section("How they were made", _provenance(found)))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{_text(outcomes[0].name)}: {_text(setting.scenario)}</title>\n<style>\n{STYLE}</style>\n</head>\n"
-        "<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
-    )
+    return page.page(f"{outcomes[0].name}: {what}", parts)
 
 
+_FAMILIES = (
+    "One row a kind of scene. Collisions: share of its cases, with 95 % interval. Avoidable: crashes of the tested "
+    "policy that the reference driver did not have in the same case, and the interval of their share. TTC: median of "
+    "the smallest time to collision of a case."
+)
+_FIGURES_ALONE = (
+    "Mean or rate over episodes, below it the 95 % interval, and the number n of episodes in which the figure means "
+    "something, where that is not all."
+)
+_FIGURES = (
+    f"{_FIGURES_ALONE} ▲ beside a baseline's figure: the tested policy is better in the same episodes; ▼: it is worse. "
+    "Where neither stands, no difference is shown (paired tests, Holm's correction, p < 0.05)."
+)
+_WHERE_CASES = (
+    "Each mark is a case, over the two parameters of its family that tell failures best from the rest. "
+    "Families without a failure are left out."
+)
+_WHERE_ROAD = "Where the car was when a recorded episode failed, the road as seen from above."
 _DISTRIBUTIONS = (
-    "One value an episode. The upright line is the median; below a dashed line, the threshold, an episode is critical."
+    "One value an episode. The upright line is the median, a dashed line the threshold beyond which an episode is "
+    "critical."
 )
 _RECORDINGS = (
     "The last ten seconds of the first episodes that failed, by a collision or short of the goal where there is one, "
-    "and of one that did not, following the tested car. Its camera, if it has one, shows what it saw at its latest "
-    "decision."
+    "and of one that did not, following the tested car: what its camera saw at its latest decision, if it has one, "
+    "and below it time to collision and actions of the last five seconds."
 )
+
+
+def _groups(summaries: Sequence[dict]) -> list[tuple[str, list]]:
+    """Rows of the table, group by group: for each kind, label, metric, and for each policy value and interval. Kinds:
+    "main", "" and, below a metric with a threshold, "minor": the share of critical episodes."""
+    return [
+        (group, [line for metric in members for line in _lines(metric, summaries)])
+        for group, members in grouped(_shown(summaries).values())
+    ]
+
+
+def _lines(metric: Metric, summaries: Sequence[dict]) -> Iterator[tuple]:
+    unit = f" [{metric.unit}]" if metric.unit not in ("", "%") else ""
+    cells = [_counted(*figure(metric, summary[metric.name]), summary, metric.name) for summary in summaries]
+    yield "main" if metric.name == "collision" else "", metric.title + unit, metric, cells
+    if any("critical" in summary[metric.name] for summary in summaries):
+        nothing = {"value": None}
+        cells = [figure(METRICS["collision"], summary[metric.name].get("critical", nothing)) for summary in summaries]
+        yield "minor", f"episodes {_critical(metric)}", metric, cells
+
+
+def _counted(value: str, interval: str, summary: dict, name: str) -> tuple[str, str]:
+    """A figure whose interval says of how many episodes it is, where not of all that were driven."""
+    n = summary[name]["n"]
+    return value, f"{interval}, n = {n}" if 0 < n < summary["collision"]["n"] else interval
+
+
+def _critical(metric: Metric) -> str:
+    """Where an episode is critical: "below 1 s"; nothing for a metric without a threshold."""
+    for bound, side in ((metric.threshold, "below"), (metric.limit, "above")):
+        if bound is not None:
+            factor, unit = (100, " %") if metric.unit == "%" else (1, f" {metric.unit}" if metric.unit else "")
+            return f"{side} {factor * bound:g}{unit}"
+    return ""
 
 
 def _shown(summaries: Sequence[dict]) -> dict[str, Metric]:
@@ -143,73 +153,112 @@ def _shown(summaries: Sequence[dict]) -> dict[str, Metric]:
     }
 
 
-def _lines(summaries: Sequence[dict]):
-    """Rows of the table: "main", "" or "minor", label, and for each policy value and interval. A threshold gives a
-    minor row below its metric: the share of critical episodes."""
-    for name, metric in _shown(summaries).items():
-        unit = f" [{metric.unit}]" if metric.unit not in ("", "%") else ""
-        yield (
-            "main" if name == "collision" else "",
-            metric.title + unit,
-            [figure(metric, summary[name]) for summary in summaries],
-        )
-        if metric.threshold is not None:
-            nothing = {"value": None}
-            cells = [figure(_SHARE, summary[name].get("critical", nothing)) for summary in summaries]
-            yield "minor", f"episodes below {metric.threshold:g} {metric.unit}", cells
+def _foremost(outcomes: Sequence[Outcome]) -> str:
+    """Plots of the rates that matter most."""
+    shown = _shown([outcome.summary for outcome in outcomes])
+    return page.grid([_rate(shown[name], outcomes) for name in FOREMOST if name in shown], "foremost")
 
 
-_SHARE = METRICS["collision"]
+def _rate(metric: Metric, outcomes: Sequence[Outcome]) -> str:
+    plot = plots.intervals([outcome.name for outcome in outcomes], [o.summary[metric.name] for o in outcomes])
+    return page.card(f"{text(metric.title)}, with 95 % interval", plot)
 
 
-def _text(text: str) -> str:
-    """Text for the page; a number keeps its percent sign on its line."""
-    return html.escape(str(text)).replace(" %", "&nbsp;%")
+def _head(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f'<i class="key s{k}"></i>{text(o.name)}' for k, o in enumerate(outcomes)]
 
 
-def _section(title: str, inside: str, note: str = "") -> str:
-    note = f'<p class="note">{_text(note)}</p>' if note else ""
-    return f"<section>\n<h2>{_text(title)}</h2>\n{note}\n{inside}\n</section>"
+def _families(outcomes: Sequence[Outcome]) -> str:
+    tested, *_ = outcomes
+    if not tested.families:
+        return ""
+    reference = reference_of(outcomes)
+    names = [case.family for case in tested.cases]
+    goals = any(summary["success"]["n"] for summary in tested.families.values())
+    heads = [f"{name}<small>collisions</small>" for name in _head(outcomes)]
+    head = ["Family", "Cases", heads[0]]
+    head += [f"Avoidable<small>{text(reference.name)} had none</small>"] if reference else []
+    head += ["TTC<small>median</small>"] + (["Goal<small>reached</small>"] if goals else []) + heads[1:]
+    rows = []
+    for family, summary in tested.families.items():
+        title = FAMILIES[family].title if family in FAMILIES else family
+        members = [k for k, name in enumerate(names) if name == family]
+        row = [f"{text(title)}<small>{text(family)}</small>", str(len(members)), _cell(summary["collision"])]
+        if reference:
+            row.append(_cell(avoidable_in(tested, reference, members), count=True))
+        ttc = summary["minimum_time_to_collision"]
+        row.append(f"{ttc['quantiles'][3]:.1f}&nbsp;s" if ttc["n"] else "-")
+        if goals:
+            row.append(_cell(summary["success"], bad=False))
+        rows.append(row + [_cell(baseline.families[family]["collision"], bad=False) for baseline in outcomes[1:]])
+    return page.wide_table(head, rows)
 
 
-def _rates(outcomes: Sequence[Outcome]) -> str:
-    """A plot for each rate."""
-    cards = []
-    for name, metric in _shown([outcome.summary for outcome in outcomes]).items():
-        if metric.kind == "rate":
-            plot = plots.intervals([outcome.name for outcome in outcomes], [o.summary[name] for o in outcomes])
-            title = f"{_text(metric.title)}, with 95 % interval"
-            cards.append(f'<figure class="card wide"><figcaption>{title}</figcaption>{plot}</figure>')
-    return "\n".join(cards)
+def _cell(rate: dict, count: bool = False, bad: bool = True) -> str:
+    """A rate, or the count that it is of, and its interval; bad if there is one event or more."""
+    value, interval = figure(METRICS["collision"], rate)
+    value = str(rate["count"]) if count and rate["n"] else value
+    value = f'<strong class="bad">{text(value)}</strong>' if bad and rate.get("count") else text(value)
+    return f"{value}<small>{text(f'{interval} %' if interval else '')}</small>"
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:
-    head = "".join(f'<th scope="col"><i class="key s{k}"></i>{_text(o.name)}</th>' for k, o in enumerate(outcomes))
-    rows = []
-    for kind, label, cells in _lines([outcome.summary for outcome in outcomes]):
-        figures = "".join(f"<td>{_text(value)}<small>{_text(interval)}</small></td>" for value, interval in cells)
-        rows.append(f'<tr class="{kind}"><th scope="row">{_text(label)}</th>{figures}</tr>')
-    body = "\n".join(rows)
+    head = "".join(f'<th scope="col">{name}</th>' for name in _head(outcomes))
+    better = [_better(outcomes[0], baseline) for baseline in outcomes[1:]]
+    parts = []
+    for group, lines in _groups([outcome.summary for outcome in outcomes]):
+        parts.append(f'<tbody>\n<tr class="group"><th scope="rowgroup" colspan="{len(outcomes) + 1}">{group}</th></tr>')
+        for kind, label, metric, cells in lines:
+            found = ["", *(mark.get(metric.name, "") if kind != "minor" else "" for mark in better)]
+            figures = "".join(
+                f"<td>{mark}{text(value)}<small>{text(interval)}</small></td>"
+                for mark, (value, interval) in zip(found, cells, strict=True)
+            )
+            parts.append(f'<tr class="{kind}"><th scope="row">{text(label)}</th>{figures}</tr>')
+        parts.append("</tbody>")
+    body = "\n".join(parts)
     return (
-        f'<div class="scroll"><table style="--policies: {len(outcomes)}">\n'
-        f"<thead><tr><td></td>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="figures"><table class="figures" '
+        f'style="--policies: {len(outcomes)}">\n<thead><tr><td></td>{head}</tr></thead>\n{body}</table></div>'
     )
 
 
+def _better(tested: Outcome, baseline: Outcome) -> dict[str, str]:
+    """Metric -> a mark where the tested policy is shown to be better or worse than a baseline."""
+    names = [name for name, metric in METRICS.items() if metric.better]
+    found = {}
+    for name, p in zip(names, holm([paired(tested, baseline, name) for name in names]), strict=True):
+        if p < 1 - CONFIDENCE:
+            both = tested.valid[name] & baseline.valid[name]
+            apart = (tested.values[name][both] - baseline.values[name][both]).mean()
+            better = (apart > 0) == (METRICS[name].better == "higher")
+            kind, sign, word = ("up", "▲", "better") if better else ("down", "▼", "worse")
+            found[name] = f'<i class="{kind}" title="the tested policy is {word}, {text(probability(p))}">{sign}</i> '
+    return found
+
+
 def _distributions(outcomes: Sequence[Outcome]) -> str:
-    cards = []
-    for name, metric in METRICS.items():
-        if metric.kind == "rate":
-            continue
-        factor = 100 if metric.unit == "%" else 1
-        samples = [factor * outcome.values[name][outcome.valid[name]] for outcome in outcomes]
-        plot = plots.histograms([outcome.name for outcome in outcomes], samples, metric.unit, metric.threshold)
-        if plot:
-            cards.append(f'<figure class="card"><figcaption>{_text(metric.title)}</figcaption>{plot}</figure>')
-    return f'<div class="grid">{"".join(cards)}</div>'
+    names = [outcome.name for outcome in outcomes]
+    parts = []
+    for group, members in grouped(_shown([outcome.summary for outcome in outcomes]).values()):
+        cards = []
+        for metric in members:
+            if metric.kind == "rate":
+                cards += [] if metric.name in FOREMOST else [_rate(metric, outcomes)]
+                continue
+            factor = 100 if metric.unit == "%" else 1
+            samples = [factor * outcome.values[metric.name][outcome.valid[metric.name]] for outcome in outcomes]
+            bound = metric.limit if metric.threshold is None else metric.threshold
+            plot = plots.histograms(names, samples, metric.unit, None if bound is None else factor * bound)
+            cards += [page.card(text(metric.title), plot)] if plot else []
+        if cards:
+            opened = "" if parts else " open"
+            parts.append(f"<details{opened}><summary>{group} ({len(cards)})</summary>{page.grid(cards)}</details>")
+    return "\n".join(parts)
 
 
-def _videos(tested: Outcome, found: dict, videos: Mapping[int, Path], folder: Path) -> str:
+def _videos(outcomes: list[Outcome], found: dict, videos: Mapping[int, Path], folder: Path) -> str:
+    tested, kinds, reference = outcomes[0], marks(outcomes), reference_of(outcomes)
     recordings = {recording["episode"]: recording for recording in found["policies"][0]["recordings"]}
     cards = []
     for episode, path in videos.items():
@@ -218,45 +267,63 @@ def _videos(tested: Outcome, found: dict, videos: Mapping[int, Path], folder: Pa
         end = about["end"] if about["collision_time"] is None else f"collision after {about['collision_time']:.1f} s"
         if about["metrics"]["impact_speed"] is not None:
             end += f", at {about['metrics']['impact_speed']:.1f} m/s relative speed"
+        if reference is not None and kinds[episode] in ("crash", "unavoidable"):
+            end += f"; {reference.name} {'did not crash' if kinds[episode] == 'crash' else 'crashed too'}"
+        what = f"Episode {episode}" if tested.cases is None else tested.cases[episode].id
         poster = imwrite("<bytes>", last_picture(recording), extension=".jpg")
         cards.append(
             '<figure class="card"><video controls muted playsinline preload="none" '
-            f'poster="{_data("image/jpeg", poster)}" src="{_data("video/mp4", path.read_bytes())}"></video>'
-            f"<figcaption>Episode {episode}: {_text(end)}</figcaption>"
-            f"<code>python -m viewer --replay {_text(folder / recordings[episode]['replay'])}</code></figure>"
+            f'poster="{page.data("image/jpeg", poster)}" src="{page.data("video/mp4", path.read_bytes())}"></video>'
+            f"<figcaption>{text(what)}: {text(end)}</figcaption>{_parameters(tested, episode)}"
+            f"<code>python -m viewer --replay {text(folder / recordings[episode]['replay'])}</code></figure>"
         )
-    return f'<div class="grid videos">{"".join(cards)}</div>'
+    return page.grid(cards, "videos")
 
 
-def _data(kind: str, content: bytes) -> str:
-    """A file as an address that holds its content."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _parameters(tested: Outcome, episode: int) -> str:
+    """The parameters of a case."""
+    if tested.cases is None:
+        return ""
+    case = tested.cases[episode]
+    ranges = FAMILIES[case.family].parameters if case.family in FAMILIES else {}
+    words = []
+    for name, value in case.parameters.items():
+        unit = ranges[name].unit if name in ranges else ""
+        unit = f"({unit})" if " " in unit else unit
+        words.append(f"{name.replace('_', ' ')} {value:.3g} {unit}".strip())
+    return f'<p class="faint">{text(", ".join(words))}</p>'
 
 
 def _definitions(outcomes: Sequence[Outcome]) -> str:
-    rows = []
-    for metric in _shown([outcome.summary for outcome in outcomes]).values():
-        source = f' <span class="faint">Source: {_text(metric.source)}.</span>' if metric.source else ""
-        threshold = f" Critical below {metric.threshold:g} {metric.unit}." if metric.threshold is not None else ""
-        rows.append(f"<dt>{_text(metric.title)}</dt><dd>{_text(metric.definition + threshold)}{source}</dd>")
-    return (
-        f"<dl>{''.join(rows)}<dt>Intervals</dt><dd>Clopper-Pearson for rates; percentile bootstrap over episodes for "
-        "means. Values that mean nothing in an episode, such as the TTC of a car that never closed in on another, are "
-        "left out of means and counts.</dd></dl>"
+    parts = []
+    for group, members in grouped(_shown([outcome.summary for outcome in outcomes]).values()):
+        rows = []
+        for metric in members:
+            source = f' <span class="faint">Source: {text(metric.source)}.</span>' if metric.source else ""
+            threshold = f" Critical {_critical(metric)}." if _critical(metric) else ""
+            rows.append(f"<dt>{text(metric.title)}</dt><dd>{text(metric.definition + threshold)}{source}</dd>")
+        parts.append(f"<details><summary>{group} ({len(members)})</summary><dl>{''.join(rows)}</dl></details>")
+    parts.append(
+        "<dl><dt>Intervals</dt><dd>Clopper-Pearson for rates; percentile bootstrap over episodes for means. Values "
+        "that mean nothing in an episode, such as the TTC of a car that never closed in on another, are left out of "
+        "means and counts.</dd></dl>"
     )
+    return "\n".join(parts)
 
 
 def _provenance(found: dict) -> str:
-    entries = {
-        "Command": found["command"],
-        "Episodes": f"the first of each of the worlds 0 to {found['episodes'] - 1} under seed {found['seed']}",
-        "Machine": ", ".join(
-            str(found["machine"][key]) for key in ("processor", "gpu", "system") if key in found["machine"]
-        )
-        + f", {found['machine']['cores']} cores",
-        "Versions": ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
-        "Time": ", ".join(f"{p['name']} {p['seconds']:.0f} s ({p['steps']:,} steps)" for p in found["policies"]),
-        "Made": found["created"],
-    }
-    rows = "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in entries.items())
-    return f'<dl class="facts">{rows}</dl>'
+    machine = [str(found["machine"][key]) for key in ("processor", "gpu", "system") if key in found["machine"]]
+    if found.get("suite"):
+        which = f"draws of the suite {found['suite']} under seed {found['seed']}"
+    else:
+        which = f"the first of each of the worlds 0 to {found['episodes'] - 1} under seed {found['seed']}"
+    return page.facts(
+        {
+            "Command": found["command"],
+            "Cases" if found.get("suite") else "Episodes": which,
+            "Machine": f"{', '.join(machine)}, {found['machine']['cores']} cores",
+            "Versions": ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
+            "Time": ", ".join(f"{p['name']} {p['seconds']:.0f} s ({p['steps']:,} steps)" for p in found["policies"]),
+            "Made": found["created"],
+        }
+    )

@@ -7,9 +7,9 @@ import os
 import platform
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,22 +19,41 @@ import pyarrow.parquet
 import torch
 
 from envs.files import replaced, write
-from evaluation import metrics, replay
-from evaluation.recorder import HELD_OUT_SEED, Policy, record_episodes
+from envs.scenarios.stage import Case
+from evaluation import metrics, recorder, replay
+from evaluation.avoidable import avoidable, reference_among
+from evaluation.faults import OK
+from evaluation.parts import Part, measured, number
+from evaluation.recorder import HELD_OUT_SEED, Policy
 from evaluation.replay import Replay
 from evaluation.statistics import CONFIDENCE, bootstrap_mean, clopper_pearson, zero_failure_bound
 
-FORMAT = 1
+FORMAT = 2
+# Of the bootstrap of one metric: at most, at least, and how many values are drawn in between.
+RESAMPLES, FEWEST_RESAMPLES, DRAWS = 10_000, 1_000, 2_500_000
+# What results.json says about a metric.
+DESCRIBED = ("title", "unit", "kind", "better", "definition", "threshold", "limit", "source")
+# Options of the command that say where the work is done, not what is done.
+WHERE = ("--workers", "--ray-address")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the policies of an evaluation have in common."""
+    """What the policies of an evaluation have in common.
+
+    Attributes:
+        scenario: its name; "stage" where cases are driven.
+        backend: what simulates.
+        episodes: how many; of cases, each one.
+        seed: of the episodes, or of the draws of cases.
+        suite: name of the suite that the cases are of, None where there are none.
+    """
 
     scenario: str
     backend: str
     episodes: int
     seed: int
+    suite: str | None = None
 
     @property
     def held_out(self) -> bool:
@@ -54,6 +73,10 @@ class Outcome:
         replays: number of the episode -> its recording: the first failures, and one success.
         seconds: that the episodes took, with simulation and policy.
         steps: policy steps in these episodes.
+        cases: what was driven, one an episode; None where the episodes are a scenario's.
+        status: what went wrong beside the driving, see `evaluation.faults`: "ok" or the kind of fault. Length E, or 0
+            where nothing did.
+        errors: the text of the fault, "" without one. As long as `status`.
     """
 
     name: str
@@ -63,12 +86,35 @@ class Outcome:
     replays: dict[int, Replay]
     seconds: float
     steps: int
+    cases: list[Case] | None = None
+    status: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     @cached_property
     def summary(self) -> dict[str, dict]:
         """Metric -> summary, see `summarise`."""
+        episodes = len(next(iter(self.values.values())))
+        # Intervals of many episodes need fewer resamples for the same time, and are as good.
+        return self._summary(np.arange(episodes), int(np.clip(DRAWS // max(1, episodes), FEWEST_RESAMPLES, RESAMPLES)))
+
+    @cached_property
+    def families(self) -> dict[str, dict[str, dict]]:
+        """Family of cases -> metric -> summary, in the order of the suite; empty without cases."""
+        names = np.array([case.family for case in self.cases or ()])
         return {
-            name: summarise(metric, self.values[name], self.valid[name]) for name, metric in metrics.METRICS.items()
+            name: self._summary(np.flatnonzero(names == name), FEWEST_RESAMPLES)
+            for name in dict.fromkeys(names.tolist())
+        }
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """Kind of fault -> episodes with it."""
+        return dict(Counter(status for status in self.status if status != OK))
+
+    def _summary(self, episodes: np.ndarray, resamples: int) -> dict[str, dict]:
+        return {
+            name: summarise(metric, self.values[name][episodes], self.valid[name][episodes], resamples)
+            for name, metric in metrics.METRICS.items()
         }
 
 
@@ -79,85 +125,70 @@ def evaluate(
     setting: Setting,
     keep: int = 0,
     on_step: Callable[[int], None] = lambda worlds: None,
+    cases: Sequence[Case] | None = None,
 ) -> Outcome:
-    """Roll a policy over the episodes of a setting and measure them.
+    """Roll a policy over the episodes of a setting and measure them, in this process and in memory.
 
     Args:
         make_worlds: number of worlds -> worlds.
         policy: drives the egos.
         spec: what the user named it by.
         setting: episodes and seed.
-        keep: failures to be kept as replays; if any, one success is kept too. A failure is a collision, or an episode
-            that ended without reaching the goal that the scenario has.
+        keep: failures to be kept as replays; if any, one success is kept too. A failure is a collision, an episode
+            that ended without reaching the goal that the scenario has, or one in which the policy returned no numbers.
         on_step: called after every policy step with the number of worlds that took it.
+        cases: one an episode, where the worlds are staged.
     """
-    start = time.perf_counter()
-    results: dict[str, list] = {name: [] for name in metrics.METRICS}
-    failures: dict[int, Replay] = {}
-    success: dict[int, Replay] = {}
-    steps = 0
-    for first, worlds, trajectory in record_episodes(make_worlds, policy, setting.episodes, setting.seed, on_step):
-        block = metrics.compute(trajectory)
-        for name, result in block.items():
-            results[name].append([part.double().cpu().numpy() for part in result])
-        steps += int(trajectory.steps.sum())
-        reached, has_goal = (part.tolist() for part in block["success"])
-        for world, hit in enumerate(trajectory.hit.tolist()):
-            what = _ending(hit, bool(reached[world]), has_goal[world])
-            failed = what in ("collision", "goal not reached")
-            kept, limit = (failures, keep) if failed else (success, min(keep, 1))
-            if len(kept) < limit:
-                episode = first + world
-                about = {
-                    "policy": policy.name,
-                    "backend": setting.backend,
-                    "episode": episode,
-                    "seed": setting.seed,
-                    "end": what,
-                    "collision_time": round(int(trajectory.hit_frame[world]) * trajectory.dt, 3) if hit else None,
-                    "metrics": {name: _number(r.value[world], r.valid[world]) for name, r in block.items()},
-                }
-                title = f"{policy.name}, episode {episode}: {what}"
-                kept[episode] = replay.of(trajectory, world, worlds, title, about)
-    stacked = {name: np.concatenate(parts, axis=1) for name, parts in results.items()}
+    parts = []
+    for first in range(0, setting.episodes, recorder.BLOCK):
+        count = min(recorder.BLOCK, setting.episodes - first)
+        parts.append(measured(make_worlds, policy, setting.backend, setting.seed, first, count, keep, on_step, cases))
+    return merged(policy.name, spec, parts, keep, cases)
+
+
+def merged(name: str, spec: str, parts: Iterable[Part], keep: int, cases: Sequence[Case] | None = None) -> Outcome:
+    """The outcome of a policy from all its parts, in whatever order. For the arguments see `evaluate`."""
+    parts = sorted(parts, key=lambda part: part.first)
+
+    def first(group: str, limit: int) -> dict[int, Replay]:
+        every = {episode: kept for part in parts for episode, kept in getattr(part, group).items()}
+        chosen = sorted(every)[:limit]
+        return {e: replay.load(every[e]) if isinstance(every[e], Path) else every[e] for e in chosen}
+
     return Outcome(
-        name=policy.name,
+        name=name,
         spec=spec,
-        values={name: value for name, (value, _) in stacked.items()},
-        valid={name: valid.astype(bool) for name, (_, valid) in stacked.items()},
-        replays=failures | success,
-        seconds=time.perf_counter() - start,
-        steps=steps,
+        values={metric: np.concatenate([part.values[metric] for part in parts]) for metric in metrics.METRICS},
+        valid={metric: np.concatenate([part.valid[metric] for part in parts]) for metric in metrics.METRICS},
+        replays=first("failures", keep) | first("successes", min(keep, 1)),
+        seconds=sum(part.seconds for part in parts),
+        steps=sum(part.steps for part in parts),
+        cases=None if cases is None else list(cases),
+        status=[status for part in parts for status in part.status],
+        errors=[error for part in parts for error in part.errors],
     )
 
 
-def _ending(hit: bool, reached: bool, has_goal: bool) -> str:
-    """How an episode ended, in words."""
-    if hit:
-        return "collision"
-    if not has_goal:
-        return "no collision"
-    return "goal reached" if reached else "goal not reached"
-
-
-def summarise(metric: metrics.Metric, values: np.ndarray, valid: np.ndarray) -> dict:
+def summarise(metric: metrics.Metric, values: np.ndarray, valid: np.ndarray, resamples: int = RESAMPLES) -> dict:
     """A metric over episodes, with 95 % intervals.
 
     Args:
         metric: what the values are of.
         values, valid: Shape: (E,).
+        resamples: of the bootstrap.
 
     Returns:
         "n": valid episodes; "value": their mean, or None without any; "low", "high": its interval, Clopper-Pearson for
         a rate and bootstrap for a mean. For a rate "count", and where it is 0 the one-sided "bound". For a mean the
-        "quantiles" 0, 5, 25, 50, 75, 95 and 100 %, and with a threshold "critical": the rate of episodes below it.
+        "quantiles" 0, 5, 25, 50, 75, 95 and 100 %, and with a threshold "critical": the rate of episodes below it, with
+        a limit above it.
     """
     values = values[valid]
     if len(values) == 0:
         return {"n": 0, "value": None, "low": None, "high": None}
     if metric.kind == "rate":
         return _rate(int(values.sum()), len(values))
-    low, high = bootstrap_mean(values)
+    low, high = bootstrap_mean(values, resamples=resamples)
     quantiles = np.quantile(values, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
     summary = {
         "n": len(values),
@@ -168,6 +199,8 @@ def summarise(metric: metrics.Metric, values: np.ndarray, valid: np.ndarray) -> 
     }
     if metric.threshold is not None:
         summary["critical"] = _rate(int((values < metric.threshold).sum()), len(values))
+    elif metric.limit is not None:
+        summary["critical"] = _rate(int((values > metric.limit).sum()), len(values))
     return summary
 
 
@@ -188,8 +221,10 @@ def document(setting: Setting, outcomes: Sequence[Outcome], files: dict[int, dic
     return {
         "format": FORMAT,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "evaluation", *sys.argv[1:]]),
+        "command": _command(),
         "scenario": setting.scenario,
+        "suite": setting.suite,
+        "cases": setting.episodes if setting.suite else None,
         "backend": setting.backend,
         "episodes": setting.episodes,
         "seed": setting.seed,
@@ -197,37 +232,59 @@ def document(setting: Setting, outcomes: Sequence[Outcome], files: dict[int, dic
         "confidence": CONFIDENCE,
         "machine": machine(),
         "versions": versions(),
-        "metrics": {
-            name: {
-                key: getattr(m, key) for key in ("title", "unit", "kind", "better", "definition", "threshold", "source")
-            }
-            for name, m in metrics.METRICS.items()
-        },
+        "metrics": {name: {key: getattr(m, key) for key in DESCRIBED} for name, m in metrics.METRICS.items()},
         "policies": [
             {
                 "name": outcome.name,
                 "spec": outcome.spec,
                 "seconds": round(outcome.seconds, 3),
                 "steps": outcome.steps,
+                "faults": outcome.faults,
                 "summary": outcome.summary,
+                "families": outcome.families,
+                "avoidable": _avoidable(outcome, outcomes),
                 "recordings": [{"episode": e} | paths for e, paths in sorted(files.items()) if outcome is outcomes[0]],
-                "episodes": list(_rows(setting, outcome)),
+                "episodes": list(_rows(outcome)),
             }
             for outcome in outcomes
         ],
     }
 
 
-def _rows(setting: Setting, outcome: Outcome):
-    for episode in range(setting.episodes):
-        yield {"episode": episode} | {
-            name: _number(outcome.values[name][episode], outcome.valid[name][episode]) for name in metrics.METRICS
+def _command() -> str:
+    """The command that was given, without what has no part in the result."""
+    given, kept = iter(sys.argv[1:]), []
+    for word in given:
+        if word in WHERE:
+            next(given, None)
+        elif not word.startswith(tuple(f"{option}=" for option in WHERE)):
+            kept.append(word)
+    return shlex.join(["python", "-m", "evaluation", *kept])
+
+
+def _avoidable(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict | None:
+    """Crashes that the reference driver did not have, see `evaluation.avoidable`; None where it drove no cases."""
+    name = reference_among(other.name for other in outcomes)
+    if outcome.cases is None or name in (None, outcome.name):
+        return None
+    reference = next(other for other in outcomes if other.name == name)
+    values = (which.values["collision"] for which in (outcome, reference))
+    return avoidable(name, *values, *(which.valid["collision"] for which in (outcome, reference)))
+
+
+def _rows(outcome: Outcome) -> Iterator[dict]:
+    """One row an episode, as JSON holds it."""
+    total = len(next(iter(outcome.values.values())))
+    status, errors = outcome.status or [OK] * total, outcome.errors or [""] * total
+    for episode in range(total):
+        row: dict = {"episode": episode}
+        if outcome.cases is not None:
+            case = outcome.cases[episode]
+            row |= {"case": case.id, "family": case.family, "parameters": dict(case.parameters)}
+        row |= {"status": status[episode], "error": errors[episode] or None}
+        yield row | {
+            name: number(outcome.values[name][episode], outcome.valid[name][episode]) for name in metrics.METRICS
         }
-
-
-def _number(value, valid) -> float | None:
-    """A value as JSON can hold it: None where it means nothing."""
-    return round(float(value), 6) if valid else None
 
 
 def write_json(path: Path, found: dict) -> None:
@@ -236,11 +293,22 @@ def write_json(path: Path, found: dict) -> None:
 
 
 def write_parquet(path: Path, found: dict) -> None:
-    """Write episodes.parquet: one row a policy and episode, a column a metric, null where it is not valid."""
-    rows = [{"policy": policy["name"]} | row for policy in found["policies"] for row in policy["episodes"]]
-    real = [pyarrow.field(name, pyarrow.float64()) for name in metrics.METRICS]
-    names = [pyarrow.field("policy", pyarrow.string()), pyarrow.field("episode", pyarrow.int64())]
-    schema = pyarrow.schema(names + real)
+    """Write episodes.parquet: one row a policy and episode, a column a metric, null where it is not valid. Where cases
+    were driven also "case", "family", and "parameter.NAME" for every parameter of any family, null where it has none.
+    """
+    text, real = pyarrow.string(), pyarrow.float64()
+    staged = found["suite"] is not None
+    columns = {"policy": text, "episode": pyarrow.int64()}
+    if staged:
+        columns |= {"case": text, "family": text}
+    columns |= {"status": text, "error": text} | dict.fromkeys(metrics.METRICS, real)
+    rows = []
+    for policy in found["policies"]:
+        for row in policy["episodes"]:
+            parameters = {f"parameter.{name}": value for name, value in row.get("parameters", {}).items()}
+            columns |= dict.fromkeys(parameters, real)
+            rows.append({"policy": policy["name"]} | row | parameters)
+    schema = pyarrow.schema(list(columns.items()))
     with replaced(path) as beside:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), beside)
 

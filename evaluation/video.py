@@ -1,4 +1,4 @@
-"""The last seconds of a recorded episode as an mp4 file."""
+"""The last seconds of a recorded episode as an mp4 file: the scene with the camera, TTC and actions below it."""
 
 import contextlib
 import subprocess
@@ -13,8 +13,10 @@ from envs.files import replaced
 from envs.render import draw_frame
 from envs.scene import Scene, interpolate
 from evaluation.replay import Replay
+from evaluation.traces import draw_traces
 
-WIDTH, HEIGHT = 960, 320  # even, as H.264 needs them
+WIDTH, SCENE, TRACES = 960, 320, 170  # [pixel]
+HEIGHT = SCENE + TRACES  # even, as H.264 needs it, like the width
 ZOOM = 8.0  # [pixel/m]
 SECONDS = 10.0  # of the episode's end
 FREEZE = 1.5  # the last picture stays for this long [s]
@@ -39,7 +41,7 @@ def write_video(replay: Replay, path: Path) -> None:
 
     def pictures() -> Iterable[np.ndarray]:
         for scene in scenes:
-            picture = draw_frame(scene, WIDTH, HEIGHT, ZOOM)
+            picture = _picture(replay, scene)
             yield picture
         for _ in range(round(FREEZE * fps)):
             yield picture
@@ -49,7 +51,12 @@ def write_video(replay: Replay, path: Path) -> None:
 
 def last_picture(replay: Replay) -> np.ndarray:
     """How the video ends. Shape: (HEIGHT, WIDTH, 3), uint8."""
-    return draw_frame(replay.scene(len(replay) - 1), WIDTH, HEIGHT, ZOOM)
+    return _picture(replay, replay.scene(len(replay) - 1))
+
+
+def _picture(replay: Replay, scene: Scene) -> np.ndarray:
+    frame = min(round(scene.time / replay.dt), len(replay) - 1)
+    return np.concatenate([draw_frame(scene, WIDTH, SCENE, ZOOM), draw_traces(replay, frame, WIDTH, TRACES)])
 
 
 def encode(pictures: Iterable[np.ndarray], fps: float, path: Path) -> None:

@@ -18,9 +18,8 @@ from torch import Tensor
 from envs.roads.general import PLACES
 from envs.roads.network import RoadNetwork
 
-AHEAD = 100.0  # m that a way goes on beyond the end of the ego's lane, and from which others are looked at
+AHEAD = 100.0  # m that a way goes on beyond the end of the ego's lane, and in which a leader is sought
 TURNED = math.pi / 4  # rad from the way's direction, beyond which the ego does not follow it
-AWAY = -1e9  # m along the way: where those are put that nobody asks for
 AT_ONCE = 2_000_000  # pairs of a place and a piece of a way that are compared at a time
 
 
@@ -41,10 +40,11 @@ class Ways:
 
     Attributes:
         road: number of each lane's road. Shape: (lanes,), int64.
+        followed: as given.
     """
 
     def __init__(self, maps: Sequence[RoadNetwork], followed: bool = True):
-        self._followed = followed
+        self.followed = followed
         self._lanes = [(network, index) for network in maps for index in network.indices]
         roads = [(number, *road) for number, network in enumerate(maps) for road in network.roads]
         numbers = {road: number for number, road in enumerate(roads)}
@@ -96,40 +96,9 @@ class Ways:
             self._lines[lane, route] = line[np.concatenate(([True], apart))]
         return self._lines[lane, route]
 
-    def places(
-        self, x: Tensor, y: Tensor, heading: Tensor, lane: Tensor, wanted: Tensor, routes: Sequence[tuple[int, ...]]
-    ) -> Places:
-        """Everything's place on the way of its world's ego.
-
-        Args:
-            x, y, heading: of everything, the ego in slot 0 [m], [rad]. Shape: (T, N, V).
-            lane: of the ego. Shape: (T, N).
-            wanted: whose places are of interest. Shape: (T, N, V).
-            routes: of the N egos, see `routes`.
-
-        Returns:
-            Shape: (T, N, V). What is not of interest, or more than 100 m from the ego, is far behind.
-        """
-        dx, dy = x - x[..., :1], y - y[..., :1]
-        wanted = wanted & (torch.hypot(dx, dy) <= AHEAD)
-        cos, sin = heading[..., :1].cos(), heading[..., :1].sin()
-        straight = Places(dx * cos + dy * sin, dy * cos - dx * sin, heading - heading[..., :1])
-        found = Places(*(part.clone() for part in straight))
-        off = torch.full_like(wanted[..., 0], not self._followed)
-        for route in set(routes) if self._followed else ():
-            worlds = torch.tensor([other == route for other in routes], device=lane.device)
-            for number in lane[:, worlds].unique().tolist():
-                here = (lane == number) & worlds
-                rows = (wanted & here[..., None]).nonzero(as_tuple=True)
-                line = torch.from_numpy(self.line(number, route)).to(x)
-                at = project(x[rows], y[rows], heading[rows], line)
-                for part, values in zip(found, at, strict=True):
-                    part[rows] = values
-                turn = torch.remainder(found.heading[..., 0] + math.pi, 2 * math.pi) - math.pi
-                lost = (turn.abs() > TURNED) | (found.across[..., 0].abs() > self._lane(number).width)
-                off |= here & wanted[..., 0] & lost
-        along, across, turned = (torch.where(off[..., None], a, b) for a, b in zip(straight, found, strict=True))
-        return Places(torch.where(wanted, along, AWAY), across, turned)
+    def width(self, lane: int) -> float:
+        """Of a lane [m]."""
+        return self._lane(lane).width
 
     def _lane(self, number: int):
         network, index = self._lanes[number]

@@ -1,7 +1,7 @@
 """Watch a policy drive, drive yourself, or see a recorded episode: `python -m viewer --env highway --policy idm`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,9 @@ from agents import policies
 from agents.drivers import drives_itself
 from envs import scenarios
 from envs.errors import UserError, exit_on_user_error
-from evaluation import replay
-from evaluation.backends import make_worlds
+from envs.scenarios import stage
+from evaluation import replay, suites
+from evaluation.backends import driver, make_worlds
 from evaluation.recorder import HELD_OUT_SEED
 from viewer import recording
 from viewer.session import HOLD, Live, Recording, Session
@@ -28,6 +29,8 @@ class Args:
 
     env: str = "highway"
     """Scenario."""
+    case: str | None = None
+    """A case to be driven instead, as cut-in/1000000-0042; see docs/evaluation.md."""
     policy: str | None = None
     """Who drives: a run directory, zoo/NAME, idm, random or human; by default idm, or human where idm cannot."""
     seed: int = HELD_OUT_SEED
@@ -70,14 +73,33 @@ def open_session(args: Args) -> Session:
     """
     if args.replay is not None:
         return Recording(replay.load(args.replay))
+    if args.case is not None:
+        return open_case(args.case, args.policy or "idm")
     scenario = scenarios.get(args.env)  # an unknown name ends it here
-    driver = args.policy or ("idm" if drives_itself(scenario) else "human")
-    if driver == "human":
+    who = args.policy or ("idm" if drives_itself(scenario) else "human")
+    if who == "human":
         policy, options = None, {"observation": "state"}
     else:
-        policy = policies.load(driver, scenario=args.env, device="cpu")
+        policy = policies.load(who, scenario=args.env, device="cpu")
         options = policy.env_options
     return Live(make_worlds(args.backend, args.env, 1, "cpu", options), policy, args.seed)
+
+
+def open_case(name: str, who: str) -> Session:
+    """A case with a policy or a person at the wheel, as an evaluation drives it.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    scene = suites.case(name)
+    _, seed, number = suites.parse(name)
+    if who == "human":
+        policy, scenario, options = None, stage.of([scene]), {"observation": "state"}
+    else:
+        policy, scenario = driver(who, [scene], "cpu")
+        options = policy.env_options
+    titled = replace(scenario, name=name.replace("/", "-"))
+    return Live(make_worlds("lanewise", titled, 1, "cpu", options), policy, seed, number)
 
 
 def pictures(stage: Stage, seconds: float) -> Iterator[pygame.Surface]:

@@ -167,19 +167,20 @@ class Live(Session):
         worlds: one world, an `envs.api.VecWorlds` or anything with its interface.
         policy: see `agents.policies.Policy`; None where only a person drives.
         seed: of the worlds.
+        world: identity of the first world in the random streams.
 
     Attributes:
         held: throttle and steering that the keys held down ask for, each -1, 0 or 1; for continuous actions.
     """
 
-    def __init__(self, worlds, policy: Policy | None, seed: int):
+    def __init__(self, worlds, policy: Policy | None, seed: int, world: int = 0):
         super().__init__()
         self.held = (0.0, 0.0)
         self.worlds, self.policy, self.seed = worlds, policy, seed
         self.scenario, self.action_names = worlds.scenario.name, worlds.action_names
         self.frames_per_step = worlds.scenario.frames_per_step
         self.dt = 1.0 / worlds.scenario.simulation_frequency
-        self.world = 0
+        self.world = world
         self.human = policy is None
         self._worker = ThreadPoolExecutor(1)
         self._ahead: Future | None = None

@@ -23,12 +23,13 @@ class Metric:
     Attributes:
         name: key in results.json and column of episodes.parquet.
         title: as a person reads it.
-        unit: "" for none.
+        unit: "" for none; values in "%" are shares of 1.
         kind: "rate" for values of 0 and 1, reported as a share with a Clopper-Pearson interval; "mean" for any others.
         better: "lower", "higher", or "" where neither is.
         definition: one sentence for the report.
         compute: the function.
         threshold: a value below which an episode counts as critical, or None.
+        limit: a value above which an episode counts as critical, or None.
         source: of the formula and the threshold.
         digits: decimals to be shown.
         everywhere: False where it is left out of a report in which it is valid in no episode.
@@ -42,6 +43,7 @@ class Metric:
     definition: str
     compute: Callable[[Trajectory], Result]
     threshold: float | None = None
+    limit: float | None = None
     source: str = ""
     digits: int = 2
     everywhere: bool = True

@@ -6,26 +6,10 @@ from torch import Tensor
 from evaluation.metrics.base import Metric, Result
 from evaluation.trajectory import Trajectory
 
-# Vehicles within this distance of the ego count as the traffic around it [m].
-NEAR = 100.0
-
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
     """Mean over the counted frames; NaN where there is none. Shapes: (T, N), (T, N) -> (N,)."""
     return torch.where(counted, values, 0.0).sum(0) / counted.sum(0)
-
-
-def _near(trajectory: Trajectory) -> Tensor:
-    """True for other vehicles whose centre is within 100 m of the ego's. Shape: (T, N, V)."""
-    distance = torch.hypot(trajectory.x - trajectory.x[..., :1], trajectory.y - trajectory.y[..., :1])
-    return trajectory.traffic & (distance <= NEAR)
-
-
-def _around(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
-    """Mean speed of the vehicles near the ego in every frame, and whether there are any. Shapes: (T, N)."""
-    near = _near(trajectory)
-    count = near.sum(-1)
-    return torch.where(near, trajectory.speed, 0.0).sum(-1) / count.clamp(min=1), count > 0
 
 
 def mean_speed(trajectory: Trajectory) -> Result:
@@ -37,7 +21,7 @@ def mean_speed(trajectory: Trajectory) -> Result:
 def traffic_speed(trajectory: Trajectory) -> Result:
     """Mean speed of the traffic around the ego [m/s]: in every frame over the vehicles whose centres are within 100 m,
     then over the frames that have any. No threshold. Valid where there ever was such a vehicle."""
-    speed, some = _around(trajectory)
+    speed, some = trajectory.traffic_speed
     value = _mean(speed, some)
     return Result(value, some.any(0))
 
@@ -48,7 +32,7 @@ def speed_over_traffic(trajectory: Trajectory) -> Result:
     Both speeds are of the same frames, so a free road does not count. Threshold: above 0 the ego overtakes. Valid where
     there ever was such a vehicle.
     """
-    speed, some = _around(trajectory)
+    speed, some = trajectory.traffic_speed
     value = _mean(trajectory.speed[..., 0] - speed, some)
     return Result(value, some.any(0))
 

@@ -8,6 +8,8 @@ from evaluation.trajectory import Trajectory
 
 # The smallest time gap of UN R157's table: 2.0 m at 7.2 km/h [s].
 CRITICAL = 1.0
+# An ego that hardly moves has a headway without a meaning [s].
+NEVER = 60.0
 
 
 def time_headway(trajectory: Trajectory) -> Tensor:
@@ -22,12 +24,13 @@ def time_headway(trajectory: Trajectory) -> Tensor:
 
 
 def minimum_time_headway(trajectory: Trajectory) -> Result:
-    """Smallest THW of an episode [s]. Threshold: below 1 s is critical. Valid where the ego ever had a leader.
+    """Smallest THW of an episode [s]. Threshold: below 1 s is critical. Valid where the ego ever had a leader
+    less than a minute ahead.
 
     Source: UN Regulation 157, 5.2.3.3: no time gap of its table is shorter than 1 s.
     """
     value = time_headway(trajectory).min(0).values
-    return Result(value, value.isfinite())
+    return Result(value, value < NEVER)
 
 
 def close_following(trajectory: Trajectory) -> Result:
@@ -46,7 +49,7 @@ MINIMUM_THW = Metric(
     "s",
     "mean",
     "higher",
-    "Smallest time headway of an episode: gap between the boxes over the ego's speed.",
+    "Smallest time headway of an episode: gap between the boxes over the ego's speed. From a minute on there is none.",
     minimum_time_headway,
     threshold=CRITICAL,
     source="UN R157, 5.2.3.3: the smallest time gap of its table",

@@ -1,5 +1,6 @@
 """Metrics against closed forms, on trajectories that are written down here."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,59 +9,13 @@ import torch
 from evaluation import metrics
 from evaluation.recorder import record
 from evaluation.trajectory import Trajectory
-
-DT = 0.1
-
-
-def drive(*vehicles: dict, frames: int = 21, crashed: dict[int, int] | None = None) -> Trajectory:
-    """One world of vehicles at constant velocity along the road.
-
-    Args:
-        vehicles: x, y [m], speed [m/s], heading [rad], lane (a list by frame, or a number) and present; the ego first.
-        frames: to be recorded.
-        crashed: slot -> frame from which on it is crashed.
-    """
-    time = DT * torch.arange(frames)
-    default = {"x": 0.0, "y": 0.0, "speed": 0.0, "heading": 0.0, "lane": 0, "present": True}
-
-    def column(name, vehicle) -> torch.Tensor:
-        vehicle = default | vehicle
-        if name == "x":
-            return vehicle["x"] + vehicle["speed"] * time
-        return torch.as_tensor(vehicle[name]).expand(frames)
-
-    def stack(name) -> torch.Tensor:
-        return torch.stack([column(name, vehicle) for vehicle in vehicles], -1)[:, None]
-
-    since = torch.full((len(vehicles),), frames + 1)
-    for slot, frame in (crashed or {}).items():
-        since[slot] = frame
-    size = torch.ones(frames, 1, len(vehicles))
-    return Trajectory(
-        **{name: stack(name).float() for name in ("x", "y", "speed", "heading")},
-        acceleration=torch.zeros(frames, 1, len(vehicles)),
-        lane=stack("lane"),
-        target_lane=stack("lane"),
-        crashed=(torch.arange(frames)[:, None] >= since)[:, None],
-        kind=stack("present").int(),
-        length=5 * size,
-        width=2 * size,
-        height=1.5 * size,
-        form=torch.zeros_like(size),
-        frames=torch.tensor([frames]),
-        actions=torch.zeros(2, 1, dtype=torch.int64),
-        rewards=torch.ones(2, 1),
-        steps=torch.tensor([2]),
-        dt=DT,
-        frames_per_step=10,
-    )
+from tests.evaluation import scenes
+from tests.evaluation.scenes import drive
 
 
 def value(name: str, trajectory: Trajectory) -> float | None:
     """The metric of the only episode, None where it is not valid."""
-    result = metrics.METRICS[name].compute(trajectory)
-    assert result.value.shape == result.valid.shape == (1,)
-    return float(result.value) if result.valid else None
+    return scenes.value(metrics.METRICS[name], trajectory)
 
 
 # --- time to collision and time headway ------------------------------------------------------------------------------
@@ -88,7 +43,7 @@ def test_a_leader_that_pulls_away_has_a_headway_but_no_ttc():
         {"x": 45.0, "y": 4.0, "speed": 20.0},
         {"x": 45.0, "y": -2.01, "speed": 20.0},
         {"x": -45.0, "speed": 30.0},
-        {"x": 45.0, "speed": 20.0, "present": False},
+        {"x": 45.0, "speed": 20.0, "kind": 0},
     ],
     ids=["next lane", "beside the ego's way by a centimetre", "behind", "absent"],
 )
@@ -124,7 +79,7 @@ def test_frames_after_the_collision_and_after_the_end_do_not_count():
     assert value("minimum_time_to_collision", crashed) == pytest.approx((40 - 5) / 5, rel=1e-5)
     assert value("duration", crashed) == pytest.approx(1.0)
     whole = drive(*vehicles)
-    shorter = Trajectory(**{**vars(whole), "frames": torch.tensor([6])})
+    shorter = dataclasses.replace(whole, frames=torch.tensor([6]))
     assert value("minimum_time_to_collision", shorter) == pytest.approx((40 - 2.5) / 5, rel=1e-5)
     assert value("duration", shorter) == pytest.approx(0.5)
 
@@ -164,7 +119,7 @@ def test_speed_of_the_traffic_is_of_those_within_100_m():
         {"speed": 20.0},
         {"x": 90.0, "speed": 20.0},
         {"x": -99.0, "y": 8.0, "speed": 20.0},
-        {"x": 30.0, "speed": 5.0, "present": False},
+        {"x": 30.0, "speed": 5.0, "kind": 0},
         {"x": 101.0, "speed": 20.0},
         {"x": 40.0, "y": 4.0, "speed": 26.0},
     )

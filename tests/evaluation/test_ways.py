@@ -12,7 +12,7 @@ from envs.roads.network import RoadNetwork
 from evaluation import metrics
 from evaluation.recorder import record
 from evaluation.trajectory import Trajectory
-from evaluation.ways import AWAY, Ways
+from evaluation.ways import Ways
 
 RADIUS = 30.0
 IDM = 1
@@ -108,7 +108,7 @@ def test_off_its_lane_a_car_goes_straight(ways):
     # Beside the road, turned towards +y: 20 m of free ground.
     seen = moment([(5.0, 10.0, math.pi / 2), (5.0, 35.0, 0.0)], [10.0, 0.0], 0, ways, ROUTE)
     assert float(seen.leader.gap) == pytest.approx(25.0 - 2.5 - 1.0, abs=1e-4)
-    assert seen.places.along[0, 0, 0] == 0 and seen.places.along[0, 0, 1] != AWAY
+    assert seen.concerning.other.x.tolist() == pytest.approx([25.0])
 
 
 def test_without_a_route_the_lane_that_begins_nearest_follows():

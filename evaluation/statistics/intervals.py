@@ -27,8 +27,8 @@ def clopper_pearson(failures: int, trials: int, confidence: float = CONFIDENCE) 
     if not 0 <= failures <= trials or trials < 1:
         raise ValueError(f"{failures} of {trials} is not a count of events")
     tail = (1.0 - confidence) / 2.0
-    lower = 0.0 if failures == 0 else _bisect(lambda p: 1.0 - _binomial_cdf(failures - 1, trials, p) < tail)
-    upper = 1.0 if failures == trials else _bisect(lambda p: _binomial_cdf(failures, trials, p) > tail)
+    lower = 0.0 if failures == 0 else _bisect(lambda p: 1.0 - binomial_cdf(failures - 1, trials, p) < tail)
+    upper = 1.0 if failures == trials else _bisect(lambda p: binomial_cdf(failures, trials, p) > tail)
     return lower, upper
 
 
@@ -70,7 +70,7 @@ def bootstrap_mean(
     return float(low), float(high)
 
 
-def _binomial_cdf(k: int, n: int, p: float) -> float:
+def binomial_cdf(k: int, n: int, p: float) -> float:
     """Probability of at most k events in n trials of rate p, 0 < p < 1: a sum in logarithms over the shorter tail."""
     if k >= n:
         return 1.0
