@@ -18,7 +18,9 @@ from envs.physics.actions import META_ACTIONS
 from envs.sensors.rig import Rig
 from envs.simulation import Simulation, resolve_device
 from envs.state import KINDS
-from envs.upstream import import_state, kind_of, scenario_of, sensors_of
+from envs.upstream.observations import sensors_of
+from envs.upstream.scenarios import kind_of, scenario_of
+from envs.upstream.state import import_state
 
 
 class ImportedWorld:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from envs.errors import UserError
 from envs.phases import ALL, ENDED
 from envs.physics import actions
-from envs.roads import general, lanes
+from envs.roads import general, lanes, network_table
 from envs.roads.network import RoadNetwork
 from envs.sensors.collision_times import CollisionTimes
 from envs.sensors.goal import Goal
@@ -59,7 +59,7 @@ class Stub:
         self.real = wp.float64 if dtype == "float64" else wp.float32
         self.maps, self.num_worlds, self.device = [network], 1, torch.device("cpu")
         self.warp_device = wp.get_device("cpu")
-        self.road = general.table(self.maps, dtype, "cpu")
+        self.road = network_table.table(self.maps, dtype, "cpu")
         self.scenario = SimpleNamespace(policy_frequency=policy_frequency)
         self.seed = torch.zeros(1, dtype=torch.int64)
         self.controls = actions.build(self.real, general.build(self.real)).Controls()
