@@ -4,18 +4,20 @@ Nothing here knows which objective it trains. Between two iterations the whole t
 continued exactly.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from envs.errors import UserError
-from perception import objectives
+from perception import diagnostics, objectives
 from perception.augment import Augmentation
 from perception.data import Drive, DrivingData
 from perception.encoders import ConvEncoder
 
 COLLAPSED = 0.1  # of the spread 1/sqrt(d) of features that use every direction
+MEASURED_EVERY, MEASURED_BATCHES = 10, 8  # iterations between two measurements, and how many batches one looks at
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Pretraining:
             progress: share of the training that is done, 0 to 1; sets the learning rate.
 
         Returns:
-            means of the objective's figures, "loss", "spread" and "learning_rate".
+            means of the objective's figures, "loss", "spread" and "learning_rate"; at the first and every tenth
+            iteration also what `_measure` finds.
 
         Raises:
             UserError: the features have collapsed, or the loss is not a number.
@@ -85,9 +88,16 @@ class Pretraining:
             group["lr"] = rate
         self.drive = self.data.collect(self.settings.steps, self.drive)
         self.frames += self.settings.steps * self.data.num_worlds
-        figures = [self._learn(batch) for batch in self._batches(self.drive)]
+        measured = (self.frames // self.drive.actions.numel() - 1) % MEASURED_EVERY == 0
+        figures, recent = [], deque(maxlen=MEASURED_BATCHES)
+        for batch in self._batches(self.drive):
+            found, features = self._learn(batch)
+            figures.append(found)
+            recent.append(features)
         means = {name: torch.stack([figure[name] for figure in figures]).mean().item() for name in figures[0]}
         check(means, self.encoder.features)
+        if measured:
+            means |= self._measure(torch.cat(tuple(recent)), batch)
         return means | {"learning_rate": rate}
 
     def _batches(self, drive: Drive) -> Iterator[objectives.Batch]:
@@ -96,9 +106,13 @@ class Pretraining:
             for worlds in order.split(self.settings.worlds_per_batch):
                 images = drive.images[:, worlds]
                 changed = self.augmentation(images.flatten(0, 1)).view_as(images)
-                yield objectives.Batch(changed, images, drive.actions[:, worlds], drive.episodes[:, worlds])
+                second = None
+                if self.objective.VIEWS == 2:
+                    second = self.augmentation(images.flatten(0, 1)).view_as(images)
+                yield objectives.Batch(changed, images, drive.actions[:, worlds], drive.episodes[:, worlds], second)
 
-    def _learn(self, batch: objectives.Batch) -> dict[str, torch.Tensor]:
+    def _learn(self, batch: objectives.Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """One optimiser step: the figures of its batch, and the features [N, features]."""
         loss, figures = self.objective(batch)
         self.optimizer.zero_grad()
         loss.backward()
@@ -106,10 +120,21 @@ class Pretraining:
         self.optimizer.step()
         self.objective.update()
         features = figures.pop("features")
-        return {name: value.detach() for name, value in figures.items()} | {
-            "loss": loss.detach(),
-            "spread": spread(features),
+        figures = {name: value.detach() for name, value in figures.items()}
+        return figures | {"loss": loss.detach(), "spread": spread(features)}, features
+
+    @torch.no_grad()
+    def _measure(self, features: torch.Tensor, batch: objectives.Batch) -> dict[str, float]:
+        """Diagnostics, alike for all objectives: "rankme" and "uniformity" of the latest batches' features
+        [N, features], and "alignment" of the features of a batch's plain images with those of their augmentations.
+        """
+        plain, augmented = (self.encoder(images.flatten(0, 1)) for images in (batch.plain, batch.augmented))
+        figures = {
+            "rankme": diagnostics.rankme(features),
+            "uniformity": diagnostics.uniformity(features),
+            "alignment": diagnostics.alignment(plain, augmented),
         }
+        return {name: value.item() for name, value in figures.items()}
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything needed to go on exactly, as tensors by name. Take it between iterations."""

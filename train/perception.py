@@ -1,8 +1,7 @@
 """Train an encoder by self-supervision, on worlds rolled as it goes.
 
-    python -m train.perception --objective atc --env highway --out runs/my-encoder     # an encoder folder, with its
-    card python -m train.perception --resume runs/my-encoder                                # go on after an
-    interruption
+    python -m train.perception --objective atc --env highway --out runs/my-encoder    # an encoder folder, with its card
+    python -m train.perception --resume runs/my-encoder                               # go on after an interruption
 
 The folder: encoder.safetensors and encoder.json (written at the end, with the probes' figures), config.json,
 TensorBoard files, and while the training is not done checkpoint.safetensors, written once a minute and at SIGTERM or
@@ -43,7 +42,8 @@ class Args:
     """Train an encoder by self-supervision."""
 
     objective: str = "atc"
-    """Self-supervised objective."""
+    """Self-supervised objective (docs/perception.md): atc, latent_prediction, vicreg, vicreg_temporal, lejepa, simclr,
+    moco, moco_v3, byol, simsiam, barlow_twins, mae, beta_vae, denoising or rotation."""
     env: str = "highway"
     """Scenario to film."""
     encoder: str = "small"

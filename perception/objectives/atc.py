@@ -13,14 +13,13 @@ Learning", 2021). Three things differ from that paper, for reasons that a road g
   nearest car alone, a far one is seen in its cell only.
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from perception.encoders import ConvEncoder
 from perception.objectives.batch import Batch, Objective
+from perception.objectives.heads import follow, follower
 
 
 def contrast(
@@ -65,9 +64,9 @@ class ATC(Objective):
         self.predictor = nn.Sequential(nn.Linear(encoder.features + num_actions * self.STEPS, self.HIDDEN), nn.ReLU())
         self.whole = nn.Linear(self.HIDDEN, self.LATENT)
         self.places = nn.Linear(self.HIDDEN, self.cells * channels)
-        self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.key_encoder = follower(encoder)
         self.key_projection = nn.Linear(encoder.features, self.LATENT)
-        self.key_projection_copy = copy.deepcopy(self.key_projection).requires_grad_(False)
+        self.key_projection_copy = follower(self.key_projection)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See `Objective.forward`."""
@@ -90,10 +89,7 @@ class ATC(Objective):
         figures = {"whole_accuracy": whole_right, "place_accuracy": place_right, "features": features.detach()}
         return whole_loss + place_loss, figures
 
-    @torch.no_grad()
     def update(self) -> None:
         """See `Objective.update`."""
-        pairs = ((self.key_encoder, self.encoder), (self.key_projection_copy, self.key_projection))
-        for follower, leader in pairs:
-            for slow, fast in zip(follower.parameters(), leader.parameters(), strict=True):
-                slow.lerp_(fast, self.FOLLOW)
+        follow(self.key_encoder, self.encoder, self.FOLLOW)
+        follow(self.key_projection_copy, self.key_projection, self.FOLLOW)
