@@ -1,0 +1,343 @@
+"""What the commands that train drivers share: settings, worlds, the run directory, resuming and stopping.
+
+A run directory holds config.json, policy.safetensors (all that is needed to drive), checkpoint.safetensors (all that is
+needed to go on exactly), metrics.jsonl and TensorBoard's event files.
+"""
+
+import contextlib
+import dataclasses
+import json
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import stable_baselines3
+import torch
+import tyro
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+from torch import nn
+
+import envs
+from agents import checkpoint, policies
+from agents.checkpoint import Checkpoints, Interrupted
+from agents.drivers import action_space
+from agents.features import FeatureWorlds
+from agents.ppo import Diverged
+from agents.shaping import CrashPenalty
+from envs import files
+from envs.errors import UserError, unknown
+from envs.sb3 import SB3VecEnv
+from envs.sensors.rig import SURROUND
+from perception import encoders
+from train import progress
+from train.progress import MetricsFile, Progress, TensorBoard
+
+CONFIG = "config.json"
+LEARNED_ENCODER = "small"  # the architecture of `--encoder none`
+FRAMES = 2  # camera frames that it sees
+
+# What learners of action values log beside the rest, under CleanRL's names.
+progress.NAMES |= {
+    "train/td_loss": "losses/td_loss",
+    "train/q_values": "losses/q_values",
+    "rollout/exploration_rate": "charts/epsilon",
+}
+
+
+@dataclass
+class RunArgs:
+    """Settings that every command has; a command may have other defaults."""
+
+    env: str = "highway"
+    """scenario"""
+    observation: str = "camera"
+    """what the driver sees: "camera" (images and its own speed) or "state" (what the scenario measures)"""
+    encoder: str = "zoo/highway-small"
+    """folder of a frozen encoder, or "none": one learns with the policy, from pixels; unused without a camera"""
+    total_steps: int = 1_400_000
+    """policy steps, over all worlds"""
+    num_worlds: int = 256
+    """worlds at once"""
+    seed: int = 0
+    """of the worlds, the weights and the exploration"""
+    out: Path | None = None
+    """run directory, new; by default in runs/, named after the settings"""
+    resume: Path | None = None
+    """run directory to go on with, with its own settings"""
+    device: str = "auto"
+    """"auto", "cpu" or "cuda" """
+    gamma: float = 0.97
+    """discount of one policy step"""
+    crash_penalty: float = 60.0
+    """taken off the reward of a step in which the ego crashes, while it learns; reported returns are the scenario's"""
+    hidden: tuple[int, ...] = (256, 256)
+    """units of the hidden layers"""
+    checkpoint_every: int = 20
+    """rollouts between two checkpoints"""
+    log_every: int = 1
+    """rollouts between two rows of the log"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One training command.
+
+    Attributes:
+        algorithm: its name in file headers, in capitals; the command is train.NAME in small letters.
+        args: the class of its settings, a subclass of `RunArgs`.
+        check: raises UserError for the first impossible setting.
+        build: settings and the card of a frozen encoder (see `make_worlds`) -> the model over its worlds and the header
+            of its policy file.
+        network: the part of a model's policy that drives.
+        get_state, set_state: what `agents.checkpoint.save` does not know of a model.
+    """
+
+    algorithm: str
+    args: type[RunArgs]
+    check: Callable[[Any], None]
+    build: Callable[[Any, dict[str, Any] | None], tuple[BaseAlgorithm, dict[str, Any]]]
+    network: Callable[[Any], nn.Module]
+    get_state: Callable[[Any], dict[str, Any]] = lambda model: {}
+    set_state: Callable[[Any, dict[str, Any]], None] = lambda model, state: None
+
+    @property
+    def module(self) -> str:
+        """What comes after `python -m`."""
+        return f"train.{self.algorithm.lower()}"
+
+
+def option(name: str) -> str:
+    """A setting as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_common(args: RunArgs) -> None:
+    """Raise UserError for the first impossible setting that every command has."""
+    scenario = envs.scenarios.get(args.env)
+    if scenario.agents > 1:
+        raise UserError(
+            f"'{scenario.name}' has {scenario.agents} agents a world, and only scenarios with one can be learnt"
+        )
+    if args.observation not in ("camera", "state"):
+        raise unknown("observation", args.observation, ("camera", "state"))
+    check_counts(args, ("total_steps", "num_worlds", "checkpoint_every", "log_every"))
+    check_shares(args, ("gamma",))
+    if args.crash_penalty < 0:
+        raise UserError(f"--crash-penalty must not be negative, and is {args.crash_penalty}")
+
+
+def check_counts(args: RunArgs, names: Iterable[str]) -> None:
+    """Raise UserError for the first setting that is not at least 1."""
+    for name in names:
+        if getattr(args, name) < 1:
+            raise UserError(f"{option(name)} must be at least 1, not {getattr(args, name)}")
+
+
+def check_positive(args: RunArgs, names: Iterable[str]) -> None:
+    """Raise UserError for the first setting that is not above 0."""
+    for name in names:
+        if not getattr(args, name) > 0:
+            raise UserError(f"{option(name)} must be positive, not {getattr(args, name)}")
+
+
+def check_shares(args: RunArgs, names: Iterable[str]) -> None:
+    """Raise UserError for the first setting outside 0..1."""
+    for name in names:
+        if not 0 <= getattr(args, name) <= 1:
+            raise UserError(f"{option(name)} must lie between 0 and 1, not {getattr(args, name)}")
+
+
+def check_minibatches(args: Any) -> None:
+    """Raise UserError if a rollout cannot be cut into equal minibatches of several steps."""
+    steps = args.num_worlds * args.rollout_steps
+    if steps % args.minibatches or steps < 2 * args.minibatches:
+        raise UserError(f"a rollout of {steps} steps cannot be cut into {args.minibatches} equal --minibatches")
+
+
+def check_meta_actions(args: RunArgs, algorithm: str) -> None:
+    """Raise UserError for a scenario whose actions cannot be listed."""
+    scenario = envs.scenarios.get(args.env)
+    if not isinstance(action_space(scenario), spaces.Discrete):
+        raise UserError(
+            f"'{scenario.name}' is driven by continuous actions, and {algorithm} chooses among meta-actions; "
+            f"train.ppo learns it"
+        )
+
+
+def begin(command: Command, args: RunArgs) -> tuple[Any, Path, dict[str, Any]]:
+    """The settings and the directory of a new run or of the one to go on with, and the latter's configuration.
+
+    Raises:
+        UserError: an impossible setting; a directory that exists and is not to be resumed, or the reverse.
+    """
+    if args.resume is None:
+        command.check(args)
+        # Runs of PPO, which was there first, are named without it.
+        parts = [args.env, args.observation, *([] if command.algorithm == "PPO" else [command.algorithm.lower()])]
+        out = args.out or Path("runs") / "-".join([*parts, str(args.seed)])
+        if out.exists():
+            raise UserError(f"{out} exists: choose another --out, or go on with it by --resume {out}")
+        return args, out, {}
+    try:
+        config = json.loads((args.resume / CONFIG).read_text())
+        trained_by = config["policy"]["algorithm"]
+        saved = command.args(**config["args"]) if trained_by == command.algorithm else None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"no run to resume in {args.resume}: {CONFIG} is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{args.resume / CONFIG} is not the configuration of a run ({error})") from None
+    if saved is None:
+        raise UserError(f"{args.resume} is a run of {trained_by}: go on with it by train.{trained_by.lower()}")
+    saved.hidden = tuple(saved.hidden)
+    default = command.args()
+    for name in {field.name for field in dataclasses.fields(command.args)} - {"resume", "device"}:
+        if getattr(args, name) not in (getattr(default, name), getattr(saved, name)):
+            raise UserError(f"{option(name)} cannot change when a run is resumed; leave it out")
+    saved.device = saved.device if args.device == "auto" else args.device
+    return saved, args.resume, config
+
+
+def frozen_encoder(args: RunArgs, card: dict[str, Any] | None) -> tuple[nn.Module, dict[str, Any]]:
+    """The frozen encoder and what `policies.save` records of it. See `make_worlds`; "zoo/NAME" is found from
+    anywhere."""
+    if card is not None:
+        encoder = encoders.build(card["encoder"], card["in_channels"], card["height"], card["width"])
+        return encoder.eval().requires_grad_(False), card
+    folder = Path(args.encoder)
+    if args.encoder.startswith("zoo/") and not folder.exists():
+        folder = policies.ZOO / args.encoder.removeprefix("zoo/")
+    card = encoders.read_card(folder)
+    kept = {key: card[key] for key in ("encoder", "in_channels", "height", "width")}
+    return encoders.load(folder, rig=SURROUND), kept
+
+
+def make_worlds(args: RunArgs, card: dict[str, Any] | None) -> tuple[SB3VecEnv, dict[str, Any]]:
+    """The worlds to learn in, and the header of the policy file but for what the algorithm adds.
+
+    Args:
+        args: the settings.
+        card: of the frozen encoder of a run to go on with, whose checkpoint holds the weights; None to load both.
+    """
+    learned_encoder = LEARNED_ENCODER if args.observation == "camera" and args.encoder == "none" else None
+    env_options: dict[str, Any] = {"observation": args.observation}
+    encoder = None
+    if args.observation == "camera":
+        env_options["frames"] = FRAMES
+        if learned_encoder is None:
+            encoder, card = frozen_encoder(args, card)
+            env_options["frames"] = encoder.in_channels // 3
+    worlds = envs.make_vec(args.env, num_worlds=args.num_worlds, device=args.device, seed=args.seed, **env_options)
+    shapes = {name: list(space.shape) for name, space in worlds.single_observation_space.items()}
+    if encoder is not None:
+        if shapes["camera"] != [encoder.in_channels, encoder.height, encoder.width]:
+            size = shapes["camera"]
+            raise UserError(f"the encoder in {args.encoder} is for images of another size than {size}, this camera's")
+        worlds = FeatureWorlds(worlds, encoder.to(worlds.device))
+    if args.crash_penalty:
+        worlds = CrashPenalty(worlds, args.crash_penalty)
+    header = {
+        "scenario": args.env,
+        "family": worlds.scenario.family,
+        "env_options": env_options,
+        "actions": policies.describe_actions(worlds.single_action_space),
+        "observation": shapes,
+        "hidden": list(args.hidden),
+        "learned_encoder": learned_encoder,
+        "encoder": None if encoder is None else card,
+    }
+    return SB3VecEnv(worlds), header
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with, for readers of its config.json."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "stable-baselines3": stable_baselines3.__version__,
+    }
+
+
+@contextlib.contextmanager
+def stopping(checkpoints: Checkpoints) -> Iterator[None]:
+    """SIGTERM and Ctrl-C ask for a checkpoint and an end; a second one acts at once."""
+
+    def stop(number: int, frame: object) -> None:
+        checkpoints.stop_requested = True
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def train(command: Command, args: RunArgs) -> Path:
+    """Train, and return the run directory.
+
+    Args:
+        command: which.
+        args: its settings.
+
+    Raises:
+        UserError: bad settings, a directory in the way, nothing to resume, or the training diverged.
+        Interrupted: SIGTERM or Ctrl-C came; the run has been saved, and the message says how to go on.
+    """
+    resuming = args.resume is not None
+    args, out, config = begin(command, args)
+    saved = out / checkpoint.NAME
+    if resuming and saved.exists():
+        model, header = command.build(args, config["policy"]["encoder"])
+        command.set_state(model, checkpoint.restore(saved, model))
+    else:  # a run that was killed before its first checkpoint begins again
+        model, header = command.build(args, None)
+    done = model.num_timesteps
+    if done >= args.total_steps:
+        print(f"{out} is finished: {done:,} steps")
+        return out
+    if not resuming:
+        out.mkdir(parents=True)
+        settings = {key: value for key, value in dataclasses.asdict(args).items() if key not in ("out", "resume")}
+        config = {"args": settings, "policy": header, "versions": versions()}
+        files.write(out / CONFIG, json.dumps(config, indent=2) + "\n")
+
+    def save() -> None:
+        checkpoint.save(saved, model, command.get_state(model))
+        encoder = getattr(model.env.worlds, "encoder", None)
+        policies.save(out / policies.NAME, command.network(model), encoder, header | {"steps": model.num_timesteps})
+
+    checkpoints = Checkpoints(save, args.checkpoint_every)
+    resumed_at = done if resuming else None
+    with Progress(args.total_steps, done) as bar, stopping(checkpoints):
+        model.set_logger(Logger(None, [MetricsFile(out, resumed_at), TensorBoard(out, resumed_at), bar]))
+        try:
+            model.learn(args.total_steps - done, checkpoints, args.log_every, reset_num_timesteps=done == 0)
+        except Diverged as error:
+            raise UserError(f"{error}; the last good checkpoint is {saved}") from None
+        except Interrupted:
+            again = f"python -m {command.module} --resume {out}"
+            raise Interrupted(f"stopped and saved at {model.num_timesteps:,} steps; go on with: {again}") from None
+        finally:
+            model.logger.close()
+            model.env.close()
+    return out
+
+
+def run(args: type[RunArgs], trained: Callable[[Any], Path]) -> None:
+    """A command's main function: read the settings, train, and say what to do with the result."""
+    try:
+        out = trained(tyro.cli(args))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
+    scenario = json.loads((out / CONFIG).read_text())["args"]["env"]
+    print(f"policy       {out / policies.NAME}")
+    print(f"watch it     python -m viewer --env {scenario} --policy {out}")
+    print(f"evaluate it  python -m evaluation --env {scenario} --policy {out} --out {out / 'evaluation'}")
