@@ -206,12 +206,12 @@ def build(real: type, inline: bool | None = None) -> Functions:
                 if dx < window + longest:
                     near = window + world.vehicle[w, j].reach
                     if dx < near and wp.abs(world.vehicle[w, j].y - y) < near:
-                        # The vehicle of the two is the one that is asked.
-                        contact = contact_of(
-                            world, w, wp.where(kind < obstacle, k, j), wp.where(kind < obstacle, j, k), dt
-                        )
-                        if contact.now + contact.soon != 0:
-                            touched = touched | (wp.uint64(1) << wp.uint64(k)) | (wp.uint64(1) << wp.uint64(j))
+                        # The vehicle of the two is the one that is asked; what stands does not run into each other.
+                        asked = wp.where(kind < obstacle, k, j)
+                        if world.vehicle[w, asked].kind < obstacle:
+                            contact = contact_of(world, w, asked, k + j - asked, dt)
+                            if contact.now + contact.soon != 0:
+                                touched = touched | (wp.uint64(1) << wp.uint64(k)) | (wp.uint64(1) << wp.uint64(j))
         if touched != wp.uint64(0):
             for k in range(used):
                 if (touched >> wp.uint64(k)) & wp.uint64(1) != wp.uint64(0):

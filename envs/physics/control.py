@@ -30,12 +30,15 @@ def build(real: type) -> Functions:
     not_zero = idm.build(real).not_zero
     heading_gain, lateral_gain, speed_gain = real(HEADING_GAIN), real(LATERAL_GAIN), real(SPEED_GAIN)
     max_reference, max_sin_slip = real(MAX_HEADING_REFERENCE), real(MAX_SIN_SLIP)
-    half_length, one = real(HALF_LENGTH), real(1.0)
+    half_length, zero, one = real(HALF_LENGTH), real(0.0), real(1.0)
     wrap, arcsine = angles.build(real).wrap, angles.build(real).arcsine
 
     @wp.func
     def lane_keeping(lateral: real, lane_heading: real, heading: real, speed: real) -> real:
         """Sine of the slip angle that steers back to a lane's centre line, `lateral` metres to the left of us."""
+        # Most drive in the middle of a straight lane.
+        if lateral == zero and heading == lane_heading:
+            return zero
         per_speed = one / not_zero(speed)
         reference = lane_heading + wp.clamp(
             arcsine(wp.clamp(-lateral_gain * lateral * per_speed, -one, one)), -max_reference, max_reference

@@ -445,7 +445,32 @@ def build(real: type) -> Functions:
 
     @wp.func
     def front(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
-        return neighbours(world, road, w, i, lane)[0]
+        """The first of `neighbours`. On a straight lane that is looked at alone, nobody behind has to be ranked."""
+        alone_lane = road.connected == 0 or road.of_lane[lane].link_first == road.of_lane[lane].link_end
+        if road.lanes.lane[lane].kind != straight or not alone_lane:
+            return neighbours(world, road, w, i, lane)[0]
+        x0 = road.lanes.lane[lane].parameters[0]
+        y0 = road.lanes.lane[lane].parameters[1]
+        c = road.lanes.lane[lane].parameters[2]
+        d = road.lanes.lane[lane].parameters[3]
+        best = road.lanes.lane[lane].length + end_margin
+        reach_across = road.lanes.lane[lane].width * half + side_margin
+        low = wp.max(local_of(world, road, w, i, lane)[0], -end_margin)
+        found = int(-1)
+        for j in range(world.used[w]):
+            dx = world.vehicle[w, j].x - x0
+            dy = world.vehicle[w, j].y - y0
+            s_j = dx * c + dy * d
+            if s_j >= low and s_j <= best and wp.abs(dy * c - dx * d) <= reach_across and j != i:
+                kind = world.vehicle[w, j].kind
+                if kind != 0 and kind < landmark:
+                    nearer = bool(s_j < best)
+                    if found >= 0:
+                        nearer = nearer or world.vehicle[w, j].sequence > world.vehicle[w, found].sequence
+                    if nearer:
+                        found = j
+                        best = s_j
+        return found
 
     @wp.func
     def sort(world: wp.ref[World], w: int):
