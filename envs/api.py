@@ -208,7 +208,8 @@ class VecWorlds:
         # On a GPU looking would wait for the device; there, what is no action is taken for the nearest one.
         if self.device.type == "cpu" and not bool(((actions >= 0) & (actions <= last)).all()):
             raise ValueError(f"meta-actions are 0 to {last}, not {int(actions.min())} to {int(actions.max())}")
-        chosen = self._meaning[actions.long().clamp(0, last)]
+        # Not by indexing, which wakes torch's threads: they then spin on the cores that simulate.
+        chosen = self._meaning.gather(0, actions.long().clamp(0, last).flatten())
         commands[..., 0].copy_(chosen.reshape(self.num_worlds, agents))
 
     def road_of(self, world: int) -> ParallelRoad | RoadNetwork:
