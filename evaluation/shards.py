@@ -23,6 +23,7 @@ from agents import checkpoint, foreign
 from envs.scenarios.stage import Case
 from evaluation import backends, parts, recorder
 from evaluation.parts import Part
+from evaluation.regressions import load_regressions
 from evaluation.results import Setting
 from evaluation.suites import parse, suite
 
@@ -63,8 +64,8 @@ class Task:
 
 @functools.lru_cache(maxsize=8)
 def drawn(name: str, count: int, seed: int) -> tuple[Case, ...]:
-    """The cases of a suite. See `evaluation.suites.suite`."""
-    return tuple(suite(name, count, seed))
+    """The cases of a suite, see `evaluation.suites.suite`, or of a file of regressions (*.json)."""
+    return tuple(load_regressions(name) if name.endswith(".json") else suite(name, count, seed))
 
 
 @dataclass(frozen=True)
