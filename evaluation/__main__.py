@@ -47,6 +47,8 @@ class Args:
     where it can drive, and random."""
     shield: Literal["rss"] | None = None
     """Put the policy behind RSS."""
+    corruption: str | None = None
+    """Spoil the pictures of its camera: noise, blur, fog, low-light or occlusion, and how much, 1 to 5, as fog:3."""
     like: str | None = None
     """Scenario whose actions and observations a suite has for a policy of your own; a run directory knows it."""
     trust: bool = False
@@ -108,7 +110,8 @@ def single(args: Args) -> None:
         raise UserError("--case goes without --suite and --env: it is a scene of its own")
     scene = case(args.case)
     device = str(resolve_device(args.device))
-    policy, stage = backends.driver(args.policy, [scene], device, shield=args.shield, like=args.like, trust=args.trust)
+    options = {"shield": args.shield, "corruption": args.corruption, "like": args.like, "trust": args.trust}
+    policy, stage = backends.driver(args.policy, [scene], device, **options)
 
     def make_worlds(count: int):
         return backends.make_worlds("lanewise", stage, count, device, policy.env_options)

@@ -82,6 +82,7 @@ def run(
     seed: int = HELD_OUT_SEED,
     backend: str = "lanewise",
     shield: str | None = None,
+    corruption: str | None = None,
     like: str | None = None,
     trust: bool = False,
     keep: int = 6,
@@ -105,6 +106,7 @@ def run(
         seed: of the episodes, or of the draws of cases. Training uses none from 1,000,000 on.
         backend: "lanewise" or "highway-env".
         shield: "rss" to drive the policy under test behind RSS.
+        corruption: what spoils the camera of the policy under test, as "fog:3"; see `evaluation.corruptions`.
         like: scenario whose actions and observations a suite has, for policies that do not say it themselves.
         trust: whether policies may be files and modules that run code of their own.
         keep: failures of the policy to be kept as video and replay, with one success.
@@ -135,11 +137,19 @@ def run(
         setting, beside = Setting("stage", backend, len(drawn), seed, suite), SUITE_BASELINES
     beside = beside if baselines is None else baselines
     common = {"setting": setting, "count": count, "like": like, "trust": trust, "device": device}
-    tasks = [Task(policy, shield=shield, keep=keep, **common)]
-    tasks += [Task(spec, **common) for spec in dict.fromkeys(beside) if spec != policy or shield]
+    tasks = [Task(policy, shield=shield, corruption=corruption, keep=keep, **common)]
+    tasks += [Task(spec, **common) for spec in dict.fromkeys(beside) if spec != policy or shield or corruption]
     # An unknown name, a damaged file or a policy of another scenario ends it here, before anything is written.
     names = [
-        backends.driver(task.policy, drawn or env, device, shield=task.shield, like=like, trust=trust)[0].name
+        backends.driver(
+            task.policy,
+            drawn or env,
+            device,
+            shield=task.shield,
+            corruption=task.corruption,
+            like=like,
+            trust=trust,
+        )[0].name
         for task in tasks
     ]
     place = Path(out) if out else Path("runs/evaluation") / re.sub(r"[^\w.-]+", "-", f"{suite or env}-{names[0]}")

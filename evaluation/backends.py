@@ -15,6 +15,7 @@ from envs import scenarios
 from envs.errors import UserError, unknown
 from envs.scenarios import Scenario, stage
 from envs.scenarios.stage import Case
+from evaluation.corruptions import Corrupted
 
 SHIELDS = ("rss",)
 
@@ -73,6 +74,7 @@ def driver(
     device: torch.device | str,
     *,
     shield: str | None = None,
+    corruption: str | None = None,
     like: str | None = None,
     trust: bool = False,
 ) -> tuple[Policy, Scenario]:
@@ -83,6 +85,7 @@ def driver(
         scenario: name of a scenario, or cases to be staged.
         device: where observations will be.
         shield: "rss" to put it around the policy.
+        corruption: what spoils its camera and how much, 1 to 5, as "fog:3"; see `evaluation.corruptions`.
         like: scenario whose actions and observations the stage has, for a policy that does not say it itself.
         trust: whether files and modules may run code of their own.
 
@@ -104,6 +107,11 @@ def driver(
         driving = policies.load(policy, scenario=home or wanted, device=device)
     else:
         _prepared(driving, wanted, staged=not isinstance(scenario, str))
+    if corruption is not None:
+        kind, _, strength = corruption.partition(":")
+        if not strength.isdigit():
+            raise UserError(f"a corruption is a kind and a strength from 1 to 5, as fog:3, not '{corruption}'")
+        driving = Corrupted(driving, kind, int(strength))
     return Shield(driving) if shield else driving, wanted
 
 

@@ -41,6 +41,7 @@ class Task:
         setting: of the evaluation.
         count: cases of each family, where a suite is driven.
         shield: see `evaluation.backends.driver`.
+        corruption: see `evaluation.backends.driver`.
         like: see `evaluation.backends.driver`.
         trust: see `evaluation.backends.driver`.
         device: where it is simulated.
@@ -51,6 +52,7 @@ class Task:
     setting: Setting
     count: int = 0
     shield: str | None = None
+    corruption: str | None = None
     like: str | None = None
     trust: bool = False
     device: str = "cpu"
@@ -102,7 +104,7 @@ def _name(task: Task, first: int, count: int) -> str:
         "scenario": [setting.scenario, setting.backend, setting.suite, setting.seed],
         "cases": None if cases is None else [repr(case) for case in cases[first : first + count]],
         "episodes": [first, count],
-        "how": [task.shield, task.like, torch.device(task.device).type, task.keep],
+        "how": [task.shield, task.corruption, task.like, torch.device(task.device).type, task.keep],
     }
     return f"part-{hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]}.safetensors"
 
@@ -145,7 +147,13 @@ def compute(shard: Shard, on_step: OnStep = lambda worlds: None) -> Part:
         block, world = in_place(mine), parse(mine[0].id)[2]
     with _alike(shard.first):
         policy, scenario = backends.driver(
-            task.policy, block, task.device, shield=task.shield, like=task.like, trust=task.trust
+            task.policy,
+            block,
+            task.device,
+            shield=task.shield,
+            corruption=task.corruption,
+            like=task.like,
+            trust=task.trust,
         )
         if hasattr(policy, "generator"):  # random drivers do not drive every block alike
             policy.generator.manual_seed(shard.first)

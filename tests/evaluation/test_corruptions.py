@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from envs.errors import UserError
+from evaluation import backends
 from evaluation.corruptions import CORRUPTIONS, FOG, FOG_GREY, GAIN, NOISE, PATCH, PATCH_GREY, Corrupted, corrupt
 
 
@@ -109,3 +110,13 @@ def test_bad_input():
     blind.env_options = {"observation": "state"}
     with pytest.raises(UserError, match="does not look through a camera"):
         Corrupted(blind, "fog", 3)
+
+
+def test_the_command_spoils_the_camera():
+    driving, _ = backends.driver("zoo/highway-ppo", "highway", "cpu", corruption="fog:3")
+    assert isinstance(driving, Corrupted) and (driving.kind, driving.strength) == ("fog", 3)
+    assert driving.name == "zoo/highway-ppo, fog 3"
+    with pytest.raises(UserError, match="as fog:3, not 'fog'"):
+        backends.driver("zoo/highway-ppo", "highway", "cpu", corruption="fog")
+    with pytest.raises(UserError, match="camera"):
+        backends.driver("idm", "highway", "cpu", corruption="fog:3")
