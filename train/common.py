@@ -35,19 +35,11 @@ from envs.errors import UserError, unknown
 from envs.sb3 import SB3VecEnv
 from envs.sensors.rig import SURROUND
 from perception import encoders
-from train import progress
 from train.progress import MetricsFile, Progress, TensorBoard
 
 CONFIG = "config.json"
 LEARNED_ENCODER = "small"  # the architecture of `--encoder none`
 FRAMES = 2  # camera frames that it sees
-
-# What learners of action values log beside the rest, under CleanRL's names.
-progress.NAMES |= {
-    "train/td_loss": "losses/td_loss",
-    "train/q_values": "losses/q_values",
-    "rollout/exploration_rate": "charts/epsilon",
-}
 
 
 @dataclass

@@ -27,6 +27,9 @@ NAMES = {
     "train/explained_variance": "losses/explained_variance",
     "train/loss": "losses/loss",
     "train/grad_norm": "losses/grad_norm",
+    "train/td_loss": "losses/td_loss",
+    "train/q_values": "losses/q_values",
+    "rollout/exploration_rate": "charts/epsilon",
     "rollout/collision_rate": "rollout/collision_rate",
     "rollout/mean_speed": "rollout/mean_speed",
 }
