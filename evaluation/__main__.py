@@ -5,7 +5,6 @@ as videos/*.mp4 and replays/*.safetensors. `--case ID` drives a single case and 
 """
 
 import re
-import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from envs.errors import UserError, exit_on_user_error
+from envs.interruption import interruptible
 from envs.simulation import resolve_device
 from evaluation import api, backends, parts, replay
 from evaluation.recorder import HELD_OUT_SEED
@@ -69,20 +69,12 @@ class Args:
 
 def main() -> None:
     args = tyro.cli(Args)
-    stopped = []
-
-    def stop(number: int, frame: object) -> None:
-        stopped.append(number)
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        single(args) if args.case is not None else several(args)
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        raise SystemExit(128 + (stopped or [signal.SIGINT])[0]) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with interruptible() as interruption:
+        try:
+            single(args) if args.case is not None else several(args)
+        except KeyboardInterrupt as interrupt:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
+            raise SystemExit(interruption.exit_code) from None
 
 
 def several(args: Args) -> None:

@@ -12,7 +12,6 @@ Writes fairness.json, people.parquet and fairness.png.
 import json
 import math
 import shlex
-import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from rich.table import Table
 from agents.policies import Policy
 from envs.errors import UserError, exit_on_user_error, unknown
 from envs.files import replaced, write
+from envs.interruption import interruptible
 from envs.scenarios.stage import Actor, Case
 from envs.sensors.appearance import BODY_COLOURS, INDEX
 from envs.simulation import resolve_device
@@ -333,28 +333,21 @@ def main() -> None:
     out = args.out or Path("runs/fairness") / args.policy.strip("/").replace("/", "-")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out must be a directory, and {out} is a file")
-    previous = signal.signal(signal.SIGTERM, _stop)
-    try:
-        found, table = run(args)
-        out.mkdir(parents=True, exist_ok=True)
-        with replaced(out / "people.parquet") as beside:
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), beside)
-        with replaced(out / "fairness.png") as beside:
-            _plot(beside, found)
-        write(out / "fairness.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
-    except KeyboardInterrupt:
-        print("interrupted; nothing was replaced", file=sys.stderr)
-        raise SystemExit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with interruptible() as interruption:
+        try:
+            found, table = run(args)
+            out.mkdir(parents=True, exist_ok=True)
+            with replaced(out / "people.parquet") as beside:
+                pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), beside)
+            with replaced(out / "fairness.png") as beside:
+                _plot(beside, found)
+            write(out / "fairness.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+        except KeyboardInterrupt:
+            print("interrupted; nothing was replaced", file=sys.stderr)
+            raise SystemExit(interruption.exit_code) from None
     Console().print(_shown(found))
     print(sentence(found))
     print(f"Results: {out / 'fairness.json'}")
-
-
-def _stop(number: int, frame: object) -> None:
-    print("interrupted; nothing was replaced", file=sys.stderr)
-    raise SystemExit(128 + number)
 
 
 def run(args: Args) -> tuple[dict[str, Any], list[dict[str, Any]]]:

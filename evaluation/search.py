@@ -11,7 +11,6 @@ worst cases, as a suite that `python -m evaluation --suite FILE` drives. docs/se
 import json
 import math
 import shlex
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.policies import Policy
 from envs.errors import UserError, exit_on_user_error, unknown
 from envs.files import replaced, write
+from envs.interruption import interruptible
 from envs.scenarios.stage import Case
 from envs.simulation import resolve_device
 from envs.state import LANDMARK
@@ -223,23 +223,16 @@ def main() -> None:
     out = args.out or Path("runs/search") / f"{args.family}-{args.policy.strip('/').replace('/', '-')}"
     if out.exists() and not out.is_dir():
         raise UserError(f"--out must be a directory, and {out} is a file")
-    previous = signal.signal(signal.SIGTERM, _stop)
-    try:
-        found = run(args)
-        out.mkdir(parents=True, exist_ok=True)
-        _write(out, Space(FAMILIES[args.family], args.disturb), *found)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was replaced", file=sys.stderr)
-        raise SystemExit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with interruptible() as interruption:
+        try:
+            found = run(args)
+            out.mkdir(parents=True, exist_ok=True)
+            _write(out, Space(FAMILIES[args.family], args.disturb), *found)
+        except KeyboardInterrupt:
+            print("interrupted; nothing was replaced", file=sys.stderr)
+            raise SystemExit(interruption.exit_code) from None
     print(sentence(found[0]))
     print(f"Results: {out / 'search.json'}")
-
-
-def _stop(number: int, frame: object) -> None:
-    print("interrupted; nothing was replaced", file=sys.stderr)
-    raise SystemExit(128 + number)
 
 
 def run(args: Args) -> tuple[dict[str, Any], rare.Found, list[dict[str, Any]]]:

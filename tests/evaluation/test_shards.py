@@ -116,7 +116,10 @@ def test_sigterm_says_what_is_kept(tmp_path):
         while not list((tmp_path / ".out.parts").glob("part-*")) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.terminate()
-        said = process.communicate()[1]
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGTERM
     last = said.strip().splitlines()[-1]
     assert "Traceback" not in said and "of 3126 parts are kept" in last, said
