@@ -36,8 +36,9 @@ class Policy(Protocol):
         as the worlds' action space has it."""
 
     def explain(self, obs: Tensors) -> Tensors | None:
-        """ "probabilities" (N, A) of meta-actions, where it has any, and "value" (N,), discounted return to come.
-        None for drivers without them."""
+        """ "value" (N,), discounted return to come, and what the policy's actions come from: "probabilities" (N, A) of
+        meta-actions, "mean" and "deviation" (N, K) of continuous ones, or "action_values" (N, A). None for drivers
+        without them."""
 
     def reset(self, done: torch.Tensor | None = None) -> None:
         """Forget what is remembered of worlds: all, or those where `done` (N,) is True."""
@@ -68,7 +69,9 @@ class TrainedPolicy:
         if isinstance(self.network.action_space, spaces.Discrete):
             values, log_p = self.network.values_and_log_probabilities(seen)
             return {"probabilities": log_p.exp(), "value": values.squeeze(1)}
-        return {"value": self.network.predict_values(seen).squeeze(1)}
+        normal = self.network.get_distribution(seen).distribution
+        value = self.network.predict_values(seen).squeeze(1)
+        return {"mean": normal.mean, "deviation": normal.stddev, "value": value}
 
     def reset(self, done: torch.Tensor | None = None) -> None:
         """It remembers nothing."""
@@ -84,8 +87,9 @@ class TrainedValues(TrainedPolicy):
 
     @torch.no_grad()
     def explain(self, obs: Tensors) -> Tensors:
-        """See `Policy`; the value is that of the best action, and there are no probabilities."""
-        return {"value": self.network(self._seen(obs)).amax(1)}
+        """See `Policy`; the value is that of the best action."""
+        values = self.network(self._seen(obs))
+        return {"action_values": values, "value": values.amax(1)}
 
 
 def save(path: Path, network: ActorCritic | QNetwork, encoder: torch.nn.Module | None, header: dict[str, Any]) -> None:

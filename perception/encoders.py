@@ -69,17 +69,20 @@ class ConvEncoder(nn.Module):
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Images uint8 [B, C, H, W] -> the last convolution's output [B, *map_shape], in the computing type.
 
+        Floats from 0 to 255 are taken too, but only where gradients with respect to them are asked for.
+
         Raises:
             UserError: the images have another type or shape than the encoder's.
         """
         expected = (self.in_channels, self.height, self.width)
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
+        if not (images.dtype == torch.uint8 or images.requires_grad) or tuple(images.shape[1:]) != expected:
             found = f"{str(images.dtype).removeprefix('torch.')} of {list(images.shape[1:])}"
             raise UserError(f"the encoder takes uint8 images of {list(expected)}, not {found}")
         with torch.autocast(images.device.type, torch.bfloat16, enabled=has_bfloat16(images.device)):
             # Flipping the top bit and reading the byte as signed centres it at a fraction of the cost of float
             # arithmetic; the scale goes into the weights.
-            x = (images ^ 128).view(torch.int8).to(torch.bfloat16 if has_bfloat16(images.device) else torch.float32)
+            centred = (images ^ 128).view(torch.int8) if images.dtype == torch.uint8 else images - 128
+            x = centred.to(torch.bfloat16 if has_bfloat16(images.device) else torch.float32)
             first, *rest = self.convolutions
             x = F.relu(F.conv2d(x, first.weight / 64, first.bias, first.stride, first.padding), inplace=True)
             for layer in rest:

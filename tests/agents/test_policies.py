@@ -11,7 +11,7 @@ import envs
 from agents import policies
 from agents.drivers import action_space
 from agents.features import encode
-from agents.networks import ActorCritic, policy_kwargs
+from agents.networks import ActorCritic, policy_kwargs, q_network
 from envs.errors import UserError
 from perception import encoders
 
@@ -184,3 +184,23 @@ def test_actions_are_described_and_found_again():
     for space in (spaces.Discrete(3), spaces.Box(-1.0, 1.0, (2,))):
         described = json.loads(json.dumps(policies.describe_actions(space)))
         assert policies.actions_of(described) == space
+
+
+def test_what_continuous_and_value_policies_explain(tmp_path):
+    obs, space = {"state": torch.rand(7, 5, 5)}, spaces.Dict({"state": spaces.Box(-1, 1, (5, 5))})
+    actor = ActorCritic(space, spaces.Box(-1.0, 1.0, (2,)), lambda _: 1e-3, **policy_kwargs([16], None))
+    policies.save(tmp_path / "actor", actor, None, HEADER | {"hidden": [16], "actions": {"shape": [2]}})
+    explained = policies.read(tmp_path / "actor", "actor").explain(obs)
+    with torch.no_grad():
+        normal = actor.get_distribution(obs).distribution
+    torch.testing.assert_close((explained["mean"], explained["deviation"]), (normal.mean, normal.stddev))
+
+    options = {"duelling": True, "quantiles": 3, "layer_norm": False}
+    values = q_network(space, spaces.Discrete(5), [16], None, options)
+    policies.save(tmp_path / "values", values, None, HEADER | {"hidden": [16], "action_values": options})
+    policy = policies.read(tmp_path / "values", "values")
+    explained = policy.explain(obs)
+    with torch.no_grad():
+        torch.testing.assert_close(explained["action_values"], values(obs))
+    torch.testing.assert_close(explained["value"], explained["action_values"].max(1).values)
+    assert torch.equal(policy.act(obs), explained["action_values"].argmax(1))

@@ -47,6 +47,19 @@ def test_small_is_convolutions_of_scaled_pixels(monkeypatch):
     torch.testing.assert_close(encoder(images(3)), x, rtol=1e-3, atol=1e-4)
 
 
+def test_gradients_of_pixels_are_those_of_features(monkeypatch):
+    """Floats that ask for gradients give the same features as bytes, and finite differences agree."""
+    monkeypatch.setattr(encoders, "has_bfloat16", lambda device: False)
+    encoder = encoders.build("small", *SHAPE).requires_grad_(False)
+    pixels = images(1).float().requires_grad_()
+    features = encoder(pixels)
+    torch.testing.assert_close(features, encoder(images(1)))
+    (slope,) = torch.autograd.grad(features[0, 0], pixels)
+    step = 0.05 * slope.sign()
+    beyond, before = (encoder((pixels + sign * step).detach().requires_grad_())[0, 0] for sign in (1, -1))
+    torch.testing.assert_close((beyond - before) / 2, 0.05 * slope.abs().sum(), rtol=0.02, atol=0.0)
+
+
 def test_bfloat16_changes_features_little(monkeypatch):
     encoder = encoders.build("small", *SHAPE).requires_grad_(False)
     monkeypatch.setattr(encoders, "has_bfloat16", lambda device: False)
