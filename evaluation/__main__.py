@@ -48,7 +48,8 @@ class Args:
     shield: Literal["rss"] | None = None
     """Put the policy behind RSS."""
     corruption: str | None = None
-    """Spoil the pictures of its camera: noise, blur, fog, low-light or occlusion, and how much, 1 to 5, as fog:3."""
+    """Spoil the pictures of its camera: noise, blur, fog, low-light, occlusion or signs, or attack it with fgsm or pgd,
+    and how much, 1 to 5, as fog:3."""
     like: str | None = None
     """Scenario whose actions and observations a suite has for a policy of your own; a run directory knows it."""
     trust: bool = False

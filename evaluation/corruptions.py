@@ -2,10 +2,10 @@
 
 Pure functions of pictures uint8 (N, C, H, W), C a multiple of 3 (stacked RGB frames), a strength of 1 to 5, and a torch
 generator. The strengths are a choice of ours: 1 is hardly seen, 5 leaves little. `Corrupted` puts one of them between
-the camera and a policy.
+the camera and a policy, or an attack that knows the policy, see `evaluation.adversarial`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from envs.errors import UserError, unknown
+from evaluation import adversarial
+from evaluation.adversarial import ATTACKS
 from evaluation.recorder import Policy
 
 STRENGTHS = (1, 2, 3, 4, 5)
@@ -69,6 +71,12 @@ def occlusion(images: Tensor, strength: int, generator: torch.Generator) -> Tens
     return images.masked_fill(covered, PATCH_GREY)
 
 
+def random_signs(images: Tensor, strength: int, generator: torch.Generator) -> Tensor:
+    """Every value one bound of the attacks higher or lower, by chance: as large as they are, and knows no policy."""
+    signs = 2.0 * torch.randint(2, images.shape, generator=generator, device=generator.device) - 1.0
+    return _bytes(images + adversarial.BOUND[strength - 1] * signs)
+
+
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, device=generator.device)
 
@@ -83,6 +91,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "fog": fog,
     "low-light": low_light,
     "occlusion": occlusion,
+    "signs": random_signs,
 }
 # These stay as they are for an episode; of the others every picture has its own.
 LASTING = ("fog", "occlusion")
@@ -100,12 +109,16 @@ def corrupt(images: Tensor, kind: str, strength: int, generator: torch.Generator
     Raises:
         UserError: an unknown kind or strength.
     """
-    if kind not in CORRUPTIONS:
-        raise unknown("corruption", kind, CORRUPTIONS)
-    if strength not in STRENGTHS:
-        raise UserError(f"a corruption's strength is 1, 2, 3, 4 or 5, not {strength}")
+    _check(kind, strength, CORRUPTIONS)
     flat = images.flatten(0, -4) if images.ndim > 4 else images
     return CORRUPTIONS[kind](flat, strength, generator).view_as(images)
+
+
+def _check(kind: str, strength: int, known: Iterable[str]) -> None:
+    if kind not in known:
+        raise unknown("corruption", kind, known)
+    if strength not in STRENGTHS:
+        raise UserError(f"a corruption's strength is 1, 2, 3, 4 or 5, not {strength}")
 
 
 class Corrupted:
@@ -116,19 +129,21 @@ class Corrupted:
 
     Args:
         policy: whose eyes are spoiled.
-        kind: one of `CORRUPTIONS`.
+        kind: one of `CORRUPTIONS` or of `evaluation.adversarial.ATTACKS`.
         strength: 1 to 5.
         seed: of the random numbers.
 
     Raises:
-        UserError: an unknown kind or strength, or a policy without a camera.
+        UserError: an unknown kind or strength, a policy without a camera, or an attack on one without gradients.
     """
 
     def __init__(self, policy: Policy, kind: str, strength: int, seed: int = 0):
         if policy.env_options.get("observation", "camera") != "camera":
             raise UserError(f"'{policy.name}' does not look through a camera, so that nothing can spoil its pictures")
+        _check(kind, strength, (*CORRUPTIONS, *ATTACKS))
+        if kind in ATTACKS:
+            adversarial.check(policy)
         self.policy, self.kind, self.strength, self.seed = policy, kind, strength, seed
-        corrupt(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), kind, strength, torch.Generator())
         self.name = f"{policy.name}, {kind} {strength}"
         self.env_options: dict[str, Any] = policy.env_options
         self._generator: torch.Generator | None = None
@@ -137,7 +152,11 @@ class Corrupted:
         camera = obs["camera"]
         if self._generator is None or self.kind in LASTING:
             self._generator = torch.Generator(camera.device).manual_seed(self.seed)
-        return obs | {"camera": corrupt(camera, self.kind, self.strength, self._generator)}
+        if self.kind in ATTACKS:
+            spoilt = adversarial.attack(self.policy, obs, self.kind, self.strength, self._generator)
+        else:
+            spoilt = corrupt(camera, self.kind, self.strength, self._generator)
+        return obs | {"camera": spoilt}
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
         """See `Policy`."""

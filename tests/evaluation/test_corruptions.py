@@ -5,6 +5,7 @@ import torch
 
 from envs.errors import UserError
 from evaluation import backends
+from evaluation.adversarial import BOUND
 from evaluation.corruptions import CORRUPTIONS, FOG, FOG_GREY, GAIN, NOISE, PATCH, PATCH_GREY, Corrupted, corrupt
 
 
@@ -66,6 +67,13 @@ def test_a_patch_covers_its_share_of_every_frame_alike():
     assert covered.float().mean() == pytest.approx(PATCH[3], rel=0.05)
     assert torch.equal(covered, covered[:, :1].expand_as(covered))
     assert len(covered[:, 0].flatten(1).unique(dim=0)) > 40  # every world its own
+
+
+def test_signs_are_one_bound_away_within_the_range_of_a_byte():
+    middle, black = (corrupt(pictures(value, n=20), "signs", 4, seeded()).int() for value in (128, 3))
+    assert set(middle.unique().tolist()) == {128 - BOUND[3], 128 + BOUND[3]}
+    assert (middle > 128).float().mean() == pytest.approx(0.5, abs=0.01)
+    assert set(black.unique().tolist()) == {0, 3 + BOUND[3]}
 
 
 class Watching:
