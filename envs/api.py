@@ -1,6 +1,7 @@
 """The batched environment: tensors in, tensors out, everything on the device."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,7 @@ class VecWorlds:
         "bev": {"bev": uint8 (N, C, H, W)}, from above; privileged, see `envs.sensors.birdseye`.
         "lidar": {"lidar": float32 (N, cells, 2)}, distance and closing speed; see `envs.sensors.lidar`.
         "grid": {"grid": float32 (N, GRID_FEATURES, cells, cells)}, on road networks; see `envs.sensors.occupancy`.
+    Of several kinds the observation holds all entries: what a student and its teacher see of one state, say.
 
     Rewards and endings are the scenario's. Autoreset is same-step: where an episode ends, `step` returns the first
     observation of the next one, and the last of the old one in info["final_obs"].
@@ -54,6 +56,7 @@ class VecWorlds:
         road: the first of its maps.
         state: every array of the worlds, see `envs.state`.
         single_observation_space, single_action_space: one world's spaces.
+        observed: kind of observation -> the entries that it would have alone.
         action_names: names of the meta-actions, empty for continuous ones.
     """
 
@@ -62,7 +65,7 @@ class VecWorlds:
         scenario: Scenario,
         num_worlds: int,
         device: torch.device,
-        observation: str,
+        observation: str | Sequence[str],
         seed: int,
         frames: int,
         ego: str,
@@ -71,8 +74,10 @@ class VecWorlds:
         channels: tuple[str, ...],
         dtype: str,
     ):
-        if observation not in OBSERVATIONS:
-            raise unknown("observation", observation, OBSERVATIONS)
+        kinds = (observation,) if isinstance(observation, str) else tuple(dict.fromkeys(observation))
+        for kind in kinds:
+            if kind not in OBSERVATIONS:
+                raise unknown("observation", kind, OBSERVATIONS)
         if ego not in EGOS:
             raise unknown("ego", ego, EGOS)
         if frames < 1:
@@ -81,32 +86,35 @@ class VecWorlds:
             scenario = replace(scenario, actions=CONTINUOUS)
         self.scenario, self.num_worlds, self.device = scenario, num_worlds, device
         self.observation, self.frames, self.ego, self.randomize = observation, frames, ego, randomize
+        self.observed: dict[str, list[str]] = {}
 
-        def sensors(simulation: Simulation) -> list:
-            if observation == "state":
+        def sensors_of(kind: str, simulation: Simulation) -> list:
+            if kind == "state":
                 return scenario.observation(simulation)
-            if observation == "camera":
-                seeing = Camera(simulation, rig, frames, randomize, channels)
-            elif observation == "bev":
-                seeing = BirdsEye(simulation)
-            elif observation == "lidar":
-                seeing = _named(Lidar(simulation), "lidar")
-            else:
-                if simulation.maps is None:
-                    raise UserError(f"'{scenario.name}' has no road network, which 'grid' needs: use 'bev' or 'lidar'")
-                seeing = _named(OccupancyGrid(simulation, GRID_FEATURES), "grid")
-            return [seeing, OwnSpeed(simulation)]
+            if kind == "camera":
+                return [Camera(simulation, rig, frames, randomize, channels)]
+            if kind == "bev":
+                return [BirdsEye(simulation)]
+            if kind == "lidar":
+                return [_named(Lidar(simulation), "lidar")]
+            if simulation.maps is None:
+                raise UserError(f"'{scenario.name}' has no road network, which 'grid' needs: use 'bev' or 'lidar'")
+            return [_named(OccupancyGrid(simulation, GRID_FEATURES), "grid")]
 
         def instruments(simulation: Simulation) -> list:
-            if scenario.agents == 1:
-                return sensors(simulation)
-            self._results = AgentResults(simulation)
-            return [*sensors(simulation), self._results]
+            own = {kind: sensors_of(kind, simulation) for kind in kinds}
+            speed = [] if kinds == ("state",) else [OwnSpeed(simulation)]
+            extra = scenario.extra_sensors(simulation)
+            for kind, sensors in own.items():
+                alone = [*sensors, *(speed if kind != "state" else []), *extra]
+                self.observed[kind] = [name for sensor in alone for name in sensor.spaces]
+            if scenario.agents > 1:
+                self._results = AgentResults(simulation)
+                extra = [self._results, *extra]
+            return [*itertools.chain(*own.values()), *speed, *extra]
 
         kind = "idm" if ego == "idm" else scenario.actions.kind
-        self.sim = Simulation(
-            scenario, num_worlds, device, dtype, kind, lambda made: [*instruments(made), *scenario.extra_sensors(made)]
-        )
+        self.sim = Simulation(scenario, num_worlds, device, dtype, kind, instruments)
         self.state = self.sim.state
         self.road = self.sim.maps[0] if self.sim.maps else scenario.road()
         self.action_names = scenario.actions.names
@@ -275,7 +283,7 @@ def make_vec(
     num_worlds: int = 1,
     *,
     device: str | torch.device = "auto",
-    observation: str = "camera",
+    observation: str | Sequence[str] = "camera",
     seed: int = 0,
     frames: int = 2,
     ego: str = "policy",
@@ -291,7 +299,7 @@ def make_vec(
         scenario: a name from `envs.list_scenarios()`, or a scenario with parameters of your own.
         num_worlds: how many worlds are simulated at once.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or a torch device.
-        observation: "camera", "bev", "lidar", "grid" or "state", see `VecWorlds`.
+        observation: "camera", "bev", "lidar", "grid" or "state", or several of them, see `VecWorlds`.
         seed: of the random streams; `reset(seed=...)` replaces it.
         frames: camera frames in an observation, one a policy step.
         ego: "policy" (meta-actions), "continuous" (throttle and steering) or "idm" (drives itself).

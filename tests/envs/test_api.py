@@ -164,6 +164,17 @@ def test_two_runs_of_a_seed_are_identical(make, actions, observation):
     assert_same(roll(env, plan, seed=3), logs[0])
 
 
+def test_several_kinds_of_observation_are_those_that_each_gives_alone(make, actions):
+    kinds, plan = ("camera", "state", "bev"), actions(12, 6)
+    together = make("highway-fast", 6, observation=kinds, seed=3)
+    assert together.observed == {"camera": ["camera", "speed"], "state": ["state"], "bev": ["bev", "speed"]}
+    log = roll(together, plan)
+    assert sum(step["_final_obs"].sum() for step in log[1:]) > 0
+    for kind in kinds:
+        alone = roll(make("highway-fast", 6, observation=kind, seed=3), plan)
+        assert_same([{name: step[name] for name in other} for step, other in zip(log, alone, strict=True)], alone)
+
+
 def of_worlds(log: list[dict], first: int, count: int) -> list[dict]:
     """What `roll` would have logged of some of the worlds alone."""
     worlds, part = slice(first, first + count), []
@@ -316,6 +327,7 @@ def test_state_has_the_documented_arrays(make):
         ({"scenario": "highwai"}, "unknown scenario 'highwai'; did you mean 'highway'?"),
         ({"scenario": "moon"}, "unknown scenario 'moon' (known: "),
         ({"observation": "camra"}, "did you mean 'camera'?"),
+        ({"observation": ("state", "camra")}, "did you mean 'camera'?"),
         ({"ego": "polcy"}, "did you mean 'policy'?"),
         ({"device": "cpuu"}, "did you mean 'cpu'?"),
         ({"device": "mps"}, "unknown device 'mps'"),
