@@ -115,7 +115,7 @@ class PPO(stable_baselines3.PPO):
             if self.use_sde and self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = self._last_obs
-            actions, values, log_probs = self.policy(obs_tensor)
+            actions, values, log_probs = self._decide(obs_tensor)
             rollout_buffer.add_decision(obs_tensor, actions, values, log_probs)
 
             new_obs, rewards, terminated, truncated, infos = worlds.step(self._to_bounds(actions))
@@ -143,6 +143,10 @@ class PPO(stable_baselines3.PPO):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _decide(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Actions, values and log-probabilities for the observations of N worlds."""
+        return self.policy(obs)
 
     def _to_bounds(self, actions: torch.Tensor) -> torch.Tensor:
         """The actions as the worlds take them: continuous ones inside their bounds."""

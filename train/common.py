@@ -51,7 +51,8 @@ class RunArgs:
     observation: str = "camera"
     """what the driver sees: "camera" (images and its own speed) or "state" (what the scenario measures)"""
     encoder: str = "zoo/highway-small"
-    """folder of a frozen encoder, or "none": one learns with the policy, from pixels; unused without a camera"""
+    """folder of a frozen encoder or of a policy that has one, or "none": one learns with the policy, from pixels;
+    unused without a camera"""
     total_steps: int = 1_400_000
     """policy steps, over all worlds"""
     num_worlds: int = 256
@@ -86,6 +87,7 @@ class Command:
         check: raises UserError for the first impossible setting.
         build: settings and the card of a frozen encoder (see `make_worlds`) -> the model over its worlds and the header
             of its policy file.
+        start: brings the untrained model of a new run to where it begins, if that is not at random weights.
         network: the part of a model's policy that drives.
         get_state, set_state: what `agents.checkpoint.save` does not know of a model.
     """
@@ -95,6 +97,7 @@ class Command:
     check: Callable[[Any], None]
     build: Callable[[Any, dict[str, Any] | None], tuple[BaseAlgorithm, dict[str, Any]]]
     network: Callable[[Any], nn.Module]
+    start: Callable[[Any, Any], None] = lambda model, args: None
     get_state: Callable[[Any], dict[str, Any]] = lambda model: {}
     set_state: Callable[[Any, dict[str, Any]], None] = lambda model, state: None
 
@@ -204,17 +207,25 @@ def frozen_encoder(args: RunArgs, card: dict[str, Any] | None) -> tuple[nn.Modul
     folder = Path(args.encoder)
     if args.encoder.startswith("zoo/") and not folder.exists():
         folder = policies.ZOO / args.encoder.removeprefix("zoo/")
+    if (folder / policies.NAME).exists():
+        policy = policies.read(folder / policies.NAME, args.encoder)
+        if policy.encoder is None:
+            raise UserError(f"the policy in {args.encoder} has no frozen encoder")
+        return policy.encoder, policy.header["encoder"]
     card = encoders.read_card(folder)
     kept = {key: card[key] for key in ("encoder", "in_channels", "height", "width")}
     return encoders.load(folder, rig=SURROUND), kept
 
 
-def make_worlds(args: RunArgs, card: dict[str, Any] | None) -> tuple[SB3VecEnv, dict[str, Any]]:
+def make_worlds(
+    args: RunArgs, card: dict[str, Any] | None, make: Callable[..., Any] = envs.make_vec
+) -> tuple[SB3VecEnv, dict[str, Any]]:
     """The worlds to learn in, and the header of the policy file but for what the algorithm adds.
 
     Args:
         args: the settings.
         card: of the frozen encoder of a run to go on with, whose checkpoint holds the weights; None to load both.
+        make: what makes them, with the arguments of `envs.make_vec`.
     """
     learned_encoder = LEARNED_ENCODER if args.observation == "camera" and args.encoder == "none" else None
     env_options: dict[str, Any] = {"observation": args.observation}
@@ -224,7 +235,7 @@ def make_worlds(args: RunArgs, card: dict[str, Any] | None) -> tuple[SB3VecEnv, 
         if learned_encoder is None:
             encoder, card = frozen_encoder(args, card)
             env_options["frames"] = encoder.in_channels // 3
-    worlds = envs.make_vec(args.env, num_worlds=args.num_worlds, device=args.device, seed=args.seed, **env_options)
+    worlds = make(args.env, num_worlds=args.num_worlds, device=args.device, seed=args.seed, **env_options)
     shapes = {name: list(space.shape) for name, space in worlds.single_observation_space.items()}
     if encoder is not None:
         if shapes["camera"] != [encoder.in_channels, encoder.height, encoder.width]:
@@ -290,6 +301,7 @@ def train(command: Command, args: RunArgs) -> Path:
         command.set_state(model, checkpoint.restore(saved, model))
     else:  # a run that was killed before its first checkpoint begins again
         model, header = command.build(args, None)
+        command.start(model, args)
     done = model.num_timesteps
     if done >= args.total_steps:
         print(f"{out} is finished: {done:,} steps")

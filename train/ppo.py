@@ -3,18 +3,21 @@
     python -m train.ppo --env highway                         from camera images, through the shipped frozen encoder
     python -m train.ppo --env highway --encoder none          from camera images, an encoder learning with the policy
     python -m train.ppo --env highway-fast --observation state
+    python -m train.ppo --init runs/student --out runs/tuned  start from a policy that `train.distill` or this has made
     python -m train.ppo --resume runs/highway-camera-0        go on with a run that was stopped or killed
 
 See `train.common` for what a run directory holds.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.networks import ActorCritic, policy_kwargs
+from agents import policies
+from agents.networks import ActorCritic, load_weights, policy_kwargs, weights
 from agents.ppo import PPO
-from envs.errors import exit_on_user_error
+from envs.errors import UserError, exit_on_user_error
 from train import common
 
 
@@ -40,6 +43,8 @@ class Args(common.RunArgs):
     """weight of the value loss; small, as the penalty makes values large and the trunk is shared"""
     target_kl: float = 0.03
     """an update ends early beyond 1.5 times this KL divergence"""
+    init: str | None = None
+    """run directory or zoo/NAME of a policy to start from; observation, encoder and hidden layers come with it"""
 
 
 def check(args: Args) -> None:
@@ -75,11 +80,51 @@ def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str
     return model, {"algorithm": "PPO", **header}
 
 
-COMMAND = common.Command("PPO", Args, check, build, network=lambda model: model.policy)
+def first_policy(args: Args) -> policies.TrainedPolicy:
+    """The policy that a run starts from.
+
+    Raises:
+        UserError: there is none of that name, for that scenario, or it is not of an actor and a critic.
+    """
+    policy = policies.load(args.init, args.env)
+    if not isinstance(getattr(policy, "network", None), ActorCritic):
+        raise UserError(f"PPO starts from a policy with a critic, and '{args.init}' is none: train.ppo makes such")
+    return policy
+
+
+def with_init(args: Args) -> Args:
+    """The settings, with those that come with the policy that the run starts from.
+
+    Raises:
+        UserError: they were given too, and are others.
+    """
+    header = first_policy(args).header
+    encoder = "none" if header["learned_encoder"] else args.encoder if header["encoder"] is None else args.init
+    come = {"observation": header["env_options"]["observation"], "encoder": encoder, "hidden": tuple(header["hidden"])}
+    default = Args()
+    for name, value in come.items():
+        if getattr(args, name) not in (getattr(default, name), value):
+            raise UserError(f"{common.option(name)} comes with the policy in {args.init}: leave it out")
+    return dataclasses.replace(args, **come)
+
+
+def start(model: PPO, args: Args) -> None:
+    """Give a new run the weights of the policy that it starts from, if any."""
+    if args.init is None:
+        return
+    try:
+        load_weights(model.policy, weights(first_policy(args).network))
+    except ValueError as error:
+        raise UserError(f"the policy in {args.init} does not fit '{args.env}' ({error})") from None
+
+
+COMMAND = common.Command("PPO", Args, check, build, network=lambda model: model.policy, start=start)
 
 
 def train(args: Args) -> Path:
     """Train, and return the run directory. See `common.train`."""
+    if args.init is not None and args.resume is None:
+        args = with_init(args)
     return common.train(COMMAND, args)
 
 
