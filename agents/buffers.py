@@ -1,5 +1,6 @@
 """The rollout buffer of on-policy algorithms, on the device of the worlds."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,6 +27,12 @@ def torch_dtype(space: spaces.Space) -> torch.dtype:
     """The dtype in which a space's values are stored: its own, with float64 narrowed to float32."""
     dtype = getattr(torch, str(space.dtype))
     return torch.float32 if dtype == torch.float64 else dtype
+
+
+def bytes_of(space: spaces.Space) -> int:
+    """Memory of one stored observation, in bytes."""
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return sum(math.prod(get_obs_shape(part)) * torch_dtype(part).itemsize for part in parts)
 
 
 def _zeros(space: spaces.Space, lead: tuple[int, ...], device: torch.device) -> Observation:

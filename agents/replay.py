@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_obs_shape
 from stable_baselines3.common.utils import get_device
 
-from agents.buffers import Observation, torch_dtype
+from agents.buffers import Observation, bytes_of, torch_dtype
 from envs.errors import UserError
 
 # Of the steps: how many final observations are kept. Worlds whose episodes are on average shorter than 8 steps, and
@@ -336,6 +336,4 @@ class PrioritisedReplayBuffer(ReplayBuffer):
 
 def bytes_needed(buffer_size: int, observation_space: spaces.Space) -> int:
     """Memory of the observations of a replay of so many steps, in bytes."""
-    parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
-    one = sum(math.prod(get_obs_shape(space)) * torch_dtype(space).itemsize for space in parts.values())
-    return round(buffer_size * (1 + FINAL_SHARE)) * one
+    return round(buffer_size * (1 + FINAL_SHARE)) * bytes_of(observation_space)

@@ -1,5 +1,6 @@
 """Who drives in what: policies by their specification, and the worlds that they are evaluated in and watched in."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,14 @@ def file_of(spec: str) -> Path | None:
     folder = policies.ZOO / spec.removeprefix("zoo/") if spec.startswith("zoo/") else Path(spec)
     path = folder / policies.NAME
     return path if path.is_file() else None
+
+
+def digest(spec: str) -> str:
+    """SHA-256 of the file that a policy is in, "" where there is none."""
+    if foreign.is_foreign(spec):
+        return foreign.digest(spec)
+    path = file_of(spec)
+    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def trained_on(spec: str) -> str | None:

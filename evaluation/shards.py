@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from agents import checkpoint, foreign
+from agents import checkpoint
 from envs.scenarios.stage import Case
 from evaluation import backends, parts, recorder
 from evaluation.parts import Part
@@ -100,23 +100,13 @@ def _name(task: Task, first: int, count: int) -> str:
         "code": code(),
         # Nobody can tell what an object does: its parts are its own.
         "policy": task.policy if isinstance(task.policy, str) else uuid.uuid4().hex,
-        "weights": _weights(task.policy),
+        "weights": backends.digest(task.policy) if isinstance(task.policy, str) else "",
         "scenario": [setting.scenario, setting.backend, setting.suite, setting.seed],
         "cases": None if cases is None else [repr(case) for case in cases[first : first + count]],
         "episodes": [first, count],
         "how": [task.shield, task.corruption, task.like, torch.device(task.device).type, task.keep],
     }
     return f"part-{hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]}.safetensors"
-
-
-def _weights(policy: Any) -> str:
-    """SHA-256 of the file that a policy is in, "" where there is none."""
-    if not isinstance(policy, str):
-        return ""
-    if foreign.is_foreign(policy):
-        return foreign.digest(policy)
-    path = backends.file_of(policy)
-    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @functools.cache

@@ -29,7 +29,10 @@ NAMES = {
     "train/grad_norm": "losses/grad_norm",
     "train/td_loss": "losses/td_loss",
     "train/q_values": "losses/q_values",
+    "train/imitation_loss": "losses/imitation_loss",
     "rollout/exploration_rate": "charts/epsilon",
+    "rollout/teacher_share": "charts/teacher_share",
+    "rollout/agreement": "charts/agreement",
     "rollout/collision_rate": "rollout/collision_rate",
     "rollout/mean_speed": "rollout/mean_speed",
 }
@@ -142,6 +145,7 @@ def describe(values: dict[str, float], step: int, total: int) -> str:
         "charts/episodic_return": "return {:.1f}",
         "rollout/collision_rate": "crashed {:.1%}",
         "rollout/mean_speed": "{:.1f} m/s",
+        "charts/agreement": "agrees {:.1%}",
     }
     texts = [text.format(values[name]) for name, text in parts.items() if name in values]
     if rate := values.get("charts/SPS"):

@@ -1,0 +1,139 @@
+"""A policy as a teacher, and worlds in which it watches a student: both see every state, each in its own way."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+
+import envs
+from agents.policies import Policy
+from envs.errors import UserError
+
+# Standard deviation that a continuous action counts with whose teacher does not say how sure it is, of a range of 2.
+DEVIATION = 0.1
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Teacher:
+    """What a policy would do, as a distribution: its own where it explains one, else its action alone.
+
+    Args:
+        policy: the one that teaches.
+        actions: the space of one world's actions.
+    """
+
+    def __init__(self, policy: Policy, actions: spaces.Space):
+        self.policy, self.actions = policy, actions
+
+    def advise(self, obs: Tensors) -> torch.Tensor:
+        """What is to be done in N worlds. Shape: (N, A), probabilities of meta-actions; of continuous actions
+        (N, 2, K), their means and standard deviations. float32.
+
+        Raises:
+            UserError: it takes other actions than these worlds do.
+        """
+        explained = self.policy.explain(obs) or {}
+        if isinstance(self.actions, spaces.Discrete):
+            advice = explained["probabilities"] if "probabilities" in explained else self._certain(obs)
+            shape: tuple[int, ...] = (int(self.actions.n),)
+        else:
+            alone = "mean" not in explained
+            mean = torch.as_tensor(self.policy.act(obs)).float() if alone else explained["mean"]
+            advice = torch.stack([mean, torch.full_like(mean, DEVIATION) if alone else explained["deviation"]], 1)
+            shape = (2, *self.actions.shape)
+        count = len(next(iter(obs.values())))
+        if advice.shape != (count, *shape):
+            raise UserError(
+                f"the teacher {self.policy.name} acts by numbers of shape {list(advice.shape[1:])} where these worlds "
+                f"take {list(shape)}"
+            )
+        return advice.float()
+
+    def _certain(self, obs: Tensors) -> torch.Tensor:
+        """The chosen meta-actions with probability 1. Shape: (N, A)."""
+        chosen, count = torch.as_tensor(self.policy.act(obs)), int(self.actions.n)
+        if chosen.is_floating_point() or chosen.ndim != 1 or not ((chosen >= 0) & (chosen < count)).all():
+            raise UserError(
+                f"the teacher {self.policy.name} does not choose among the {count} meta-actions of these worlds"
+            )
+        return torch.nn.functional.one_hot(chosen.long(), count)
+
+
+class TaughtWorlds:
+    """`envs.api.VecWorlds` that show a student its part of the observation, and a teacher all of it.
+
+    Nothing is simulated twice: both look at the same state.
+
+    Args:
+        worlds: give what either sees.
+        teacher: whom `advise` asks.
+        names: the entries of the observation that the student sees.
+    """
+
+    def __init__(self, worlds, teacher: Teacher, names: Sequence[str]):
+        self.worlds, self.teacher, self.names = worlds, teacher, tuple(names)
+        seen = worlds.single_observation_space
+        self.single_observation_space = spaces.Dict({name: seen[name] for name in self.names})
+        self._obs: Tensors = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "worlds":  # not set yet: a copy
+            raise AttributeError(name)
+        return getattr(self.worlds, name)
+
+    def advise(self) -> torch.Tensor:
+        """What the teacher would do now, see `Teacher.advise`. Call it once a step."""
+        return self.teacher.advise(self._obs)
+
+    def reset(self, seed: int | None = None) -> tuple[Tensors, dict[str, Any]]:
+        """See VecWorlds; the observation is the student's."""
+        self._obs, info = self.worlds.reset(seed=seed)
+        self.teacher.policy.reset(None)
+        return self._of_student(self._obs), info
+
+    def step(
+        self, actions: torch.Tensor, **options: Any
+    ) -> tuple[Tensors, torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """See VecWorlds; the observation and info["final_obs"] are the student's."""
+        self._obs, reward, terminated, truncated, info = self.worlds.step(actions, **options)
+        self.teacher.policy.reset(terminated | truncated)
+        final = {"final_obs": self._of_student(info["final_obs"])}
+        return self._of_student(self._obs), reward, terminated, truncated, info | final
+
+    def set_state(self, state: Tensors) -> None:
+        """See VecWorlds. A teacher that remembers something begins afresh."""
+        self._obs = self.worlds.set_state(state)
+        self.teacher.policy.reset(None)
+
+    def _of_student(self, obs: Tensors) -> Tensors:
+        return {name: obs[name] for name in self.names}
+
+
+def make_taught(policy: Policy, scenario: str, *, observation: str, **options: Any) -> TaughtWorlds:
+    """Worlds for a student and its teacher.
+
+    Args:
+        policy: the teacher.
+        scenario: what is driven.
+        observation: what the student sees.
+        options: other arguments of `envs.make_vec` as the student needs them.
+
+    Raises:
+        UserError: one batch of worlds cannot be as both need it, or the teacher has no actions of its own.
+    """
+    wanted = dict(policy.env_options)
+    if wanted.get("ego") == "idm":
+        raise UserError(f"'{policy.name}' cannot teach: the worlds drive for it, and it has no actions to be learnt")
+    watched = wanted.pop("observation", "camera")
+    defaults = {name: parameter.default for name, parameter in inspect.signature(envs.make_vec).parameters.items()}
+    for name, value in wanted.items():
+        # Without a camera, the student does not mind which one there is.
+        if name in options or observation == "camera" or name == "ego":
+            if (ours := options.get(name, defaults[name])) != value:
+                raise UserError(f"the teacher {policy.name} needs worlds with {name}={value!r}, the student {ours!r}")
+        options[name] = value
+    worlds = envs.make_vec(scenario, observation=(observation, watched), **options)
+    return TaughtWorlds(worlds, Teacher(policy, worlds.single_action_space), worlds.observed[observation])
