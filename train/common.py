@@ -10,7 +10,7 @@ import json
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from envs.errors import UserError, unknown
 from envs.sb3 import SB3VecEnv
 from envs.sensors.rig import SURROUND
 from perception import encoders
+from train import settings
 from train.progress import MetricsFile, Progress, TensorBoard
 
 CONFIG = "config.json"
@@ -308,8 +309,8 @@ def train(command: Command, args: RunArgs) -> Path:
         return out
     if not resuming:
         out.mkdir(parents=True)
-        settings = {key: value for key, value in dataclasses.asdict(args).items() if key not in ("out", "resume")}
-        config = {"args": settings, "policy": header, "versions": versions()}
+        kept = {key: value for key, value in dataclasses.asdict(args).items() if key not in ("out", "resume")}
+        config = {"args": kept, "policy": header, "versions": versions()}
         files.write(out / CONFIG, json.dumps(config, indent=2) + "\n")
 
     def save() -> None:
@@ -334,10 +335,19 @@ def train(command: Command, args: RunArgs) -> Path:
     return out
 
 
-def run(args: type[RunArgs], trained: Callable[[Any], Path]) -> None:
+def parse(command: Command, line: Sequence[str] | None = None) -> Any:
+    """Settings from a command line, sys.argv by default: what is not written there is what suits the scenario (see
+    `train.settings`) or else the command's default."""
+    args = tyro.cli(command.args, args=line)
+    if args.resume is not None:  # with the settings that it was begun with
+        return args
+    return tyro.cli(command.args, args=line, default=settings.suited(command.args, command.algorithm, args.env))
+
+
+def run(command: Command, trained: Callable[[Any], Path]) -> None:
     """A command's main function: read the settings, train, and say what to do with the result."""
     try:
-        out = trained(tyro.cli(args))
+        out = trained(parse(command))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None

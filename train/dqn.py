@@ -8,19 +8,16 @@
 Scenarios with meta-actions only. See `train.common` for what a run directory holds; the checkpoint holds the replay.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from gymnasium import spaces
 
 from agents.dqn import DQN
 from agents.networks import QPolicy, policy_kwargs
 from agents.replay import bytes_needed
 from envs.errors import UserError, exit_on_user_error
 from train import common
+from train.memory import check_memory
 
 
 @dataclass
@@ -80,24 +77,11 @@ def check(args: Args) -> None:
         raise UserError(f"--buffer-size must be at least {least:,} with these settings, not {args.buffer_size:,}")
 
 
-def check_memory(buffer_size: int, space: spaces.Space, device: torch.device) -> None:
-    """Raise UserError for a replay that does not fit into the memory of the device."""
-    needed = bytes_needed(buffer_size, space)
-    if device.type == "cuda":
-        there = torch.cuda.mem_get_info(device)[1]
-    else:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise UserError(
-            f"a replay of {buffer_size:,} steps takes {needed / 1e9:.1f} GB, and there are {there / 1e9:.1f}: "
-            f"lower --buffer-size"
-        )
-
-
 def build(args: Args, card: dict[str, Any] | None = None) -> tuple[DQN, dict[str, Any]]:
     """The model over its worlds, and the header of its policy file. Arguments as for `common.make_worlds`."""
     worlds, header = common.make_worlds(args, card)
-    check_memory(args.buffer_size, worlds.observation_space, worlds.worlds.device)
+    needed = bytes_needed(args.buffer_size, worlds.observation_space)
+    check_memory(needed, f"a replay of {args.buffer_size:,} steps", "--buffer-size", worlds.worlds.device)
     model = DQN(
         QPolicy,
         worlds,
@@ -135,4 +119,4 @@ def train(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(lambda: common.run(Args, train))
+    exit_on_user_error(lambda: common.run(COMMAND, train))

@@ -129,4 +129,4 @@ def train(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(lambda: common.run(Args, train))
+    exit_on_user_error(lambda: common.run(COMMAND, train))
