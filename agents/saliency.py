@@ -1,0 +1,102 @@
+"""Where a policy looked when it decided: `perception.saliency` for the policies that see pictures.
+
+look = Saliency(policies.load("zoo/highway-ppo"))
+maps = look(obs)  # (N, H, W), from 0 to 1
+maps = look.shares(obs)  # from -1, what speaks against the action, to 1, what speaks for it
+"""
+
+import copy
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from agents.networks import CameraExtractor
+from agents.policies import Policy, Tensors, TrainedPolicy, TrainedValues
+from envs.errors import UserError, unknown
+from envs.sensors import rig
+from perception import saliency
+
+TARGETS = ("action", "value")
+
+
+class Saliency:
+    """Where in their pictures the decisions of a policy come from.
+
+    It works on a copy of the policy, so that it may be asked on another thread than the one that drives.
+
+    Args:
+        policy: a trained one that sees pictures, through a frozen encoder or one that learnt with it.
+        method: one of `perception.saliency.METHODS`.
+        target: the number that is explained. "action": of meta-actions the log-probability of the one that was taken,
+            with action values its value, of continuous actions their mean's component along the one that was taken (the
+            log-density would not do: at its mode it has no slope). "value": the return that is expected, of the state
+            or of that action.
+
+    Attributes:
+        policy, method, target: as above.
+        decision: what is explained, as a function of pixels (N, C, H, W), speed (N, 1) and actions.
+
+    Raises:
+        UserError: the policy sees no pictures, or an unknown method or target.
+    """
+
+    def __init__(self, policy: Policy, method: str = saliency.DEFAULT, target: str = "action"):
+        if method not in saliency.METHODS:
+            raise unknown("saliency method", method, saliency.METHODS)
+        if target not in TARGETS:
+            raise unknown("target of a saliency", target, TARGETS)
+        if not sees_pictures(policy):
+            raise UserError(
+                f"'{policy.name}' sees no pictures through an encoder of ours, so that there is no saliency to be shown"
+            )
+        self.policy, self.method, self.target = policy, method, target
+        network, self._frozen = copy.deepcopy(policy.network), policy.encoder is not None
+        encoder = copy.deepcopy(policy.encoder)
+        if encoder is None:  # features are handed to the network in the place of pictures
+            encoder, network.features_extractor.encoder = network.features_extractor.encoder, nn.Identity()
+        self._network = network
+        cameras = rig.get(policy.env_options.get("rig", "surround")).cameras
+        rows = [camera.height for camera in cameras]
+        self.decision = saliency.Decision(
+            encoder, self._decide, rows if sum(rows) == encoder.height else [encoder.height]
+        )
+
+    def shares(self, obs: Tensors, actions: Tensor | None = None) -> Tensor:
+        """What speaks for and against N decisions, see `perception.saliency.shares`. Shape: (N, H, W), from -1 to 1.
+
+        Args:
+            obs: "camera" uint8 (N, C, H, W) and "speed" (N, 1), as the policy was shown them.
+            actions: that are asked about; by default those that the policy takes. Shape: as its actions.
+        """
+        actions = self.policy.act(obs) if actions is None else actions
+        return saliency.shares(self.decision, obs["camera"], obs["speed"], actions, method=self.method)
+
+    def __call__(self, obs: Tensors, actions: Tensor | None = None) -> Tensor:
+        """The saliency of N decisions: `shares` without signs. Shape: (N, H, W), from 0 to 1."""
+        return self.shares(obs, actions).abs()
+
+    def _decide(self, features: Tensor, speed: Tensor, actions: Tensor) -> Tensor:
+        """The decisions of features (B, F)."""
+        if self._frozen:
+            seen = {"features": torch.cat([features, speed], dim=1)}
+        else:
+            seen = {"camera": features, "speed": speed}
+        network = self._network
+        if isinstance(self.policy, TrainedValues):
+            outputs = network(seen)
+        elif self.target == "value":
+            return network.predict_values(seen).squeeze(1)
+        elif isinstance(network.action_space, spaces.Discrete):
+            outputs = network.values_and_log_probabilities(seen)[1]
+        else:
+            along = nn.functional.normalize(actions.float(), dim=1)
+            return (network.get_distribution(seen).distribution.mean * along).sum(1)
+        return outputs.gather(1, actions.long().reshape(-1, 1)).squeeze(1)
+
+
+def sees_pictures(policy: object) -> bool:
+    """Whether a policy is a trained one with an encoder, frozen or not."""
+    if not isinstance(policy, TrainedPolicy):
+        return False
+    return policy.encoder is not None or isinstance(policy.network.features_extractor, CameraExtractor)
