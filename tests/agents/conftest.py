@@ -67,6 +67,8 @@ class BalanceWorlds:
         for name in ("x", "time", "total"):
             getattr(self, name).copy_(state[name])
         self.generator.set_state(state["generator"])
+        self._write(self.obs)
+        return self.obs
 
     def close(self):
         pass
