@@ -63,12 +63,12 @@ def data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """A whole page."""
+def page(title: str, parts: Iterable[str], style: str = "") -> str:
+    """A whole page. `style`: more of CSS, for what only this page has."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{text(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n"
+        f"<title>{text(title)}</title>\n<style>\n{STYLE}{style}</style>\n</head>\n"
         "<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
