@@ -35,6 +35,7 @@ class Saliency:
 
     Attributes:
         policy, method, target: as above.
+        device: where observations must be.
         decision: what is explained, as a function of pixels (N, C, H, W), speed (N, 1) and actions.
 
     Raises:
@@ -56,6 +57,7 @@ class Saliency:
         if encoder is None:  # features are handed to the network in the place of pictures
             encoder, network.features_extractor.encoder = network.features_extractor.encoder, nn.Identity()
         self._network = network
+        self.device = next(network.parameters()).device
         cameras = rig.get(policy.env_options.get("rig", "surround")).cameras
         rows = [camera.height for camera in cameras]
         self.decision = saliency.Decision(

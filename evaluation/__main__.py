@@ -16,7 +16,7 @@ from rich.console import Console
 from envs.errors import UserError, exit_on_user_error
 from envs.interruption import interruptible
 from envs.simulation import resolve_device
-from evaluation import api, backends, parts, replay
+from evaluation import api, backends, parts, replay, salient
 from evaluation.recorder import HELD_OUT_SEED
 from evaluation.report import rich_table, verdict
 from evaluation.suites import case, parse
@@ -114,6 +114,7 @@ def single(args: Args) -> None:
     if not part.failures and not part.successes:
         raise UserError(f"{policy.name} did not drive {scene.id}: {part.status[0]}, {part.errors[0]}")
     (recording,) = (part.failures | part.successes).values()
+    recording = salient.explained(recording, salient.looking(policy))
     out = args.out or Path("runs/evaluation") / "cases"
     out.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w.-]+", "-", f"{scene.id}-{policy.name}")

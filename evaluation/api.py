@@ -25,11 +25,12 @@ from rich.text import Text
 
 from agents import foreign
 from agents.drivers import drives_itself
+from agents.saliency import Saliency
 from envs import scenarios
 from envs.errors import UserError
 from envs.files import write
 from envs.simulation import resolve_device
-from evaluation import backends, parts, replay, shards
+from evaluation import backends, parts, replay, salient, shards
 from evaluation import workers as crew
 from evaluation.carla_json import carla_json
 from evaluation.recorder import HELD_OUT_SEED
@@ -140,7 +141,7 @@ def run(
     tasks = [Task(policy, shield=shield, corruption=corruption, keep=keep, **common)]
     tasks += [Task(spec, **common) for spec in dict.fromkeys(beside) if spec != policy or shield or corruption]
     # An unknown name, a damaged file or a policy of another scenario ends it here, before anything is written.
-    names = [
+    drivers = [
         backends.driver(
             task.policy,
             drawn or env,
@@ -149,13 +150,14 @@ def run(
             corruption=task.corruption,
             like=like,
             trust=trust,
-        )[0].name
+        )[0]
         for task in tasks
     ]
+    names = [driver.name for driver in drivers]
     place = Path(out) if out else Path("runs/evaluation") / re.sub(r"[^\w.-]+", "-", f"{suite or env}-{names[0]}")
     if place.exists() and not place.is_dir():
         raise UserError(f"--out must be a directory, and {place} is a file")
-    outcomes, found = _evaluated(setting, tasks, names, place, workers, ray_address)
+    outcomes, found = _evaluated(setting, tasks, names, salient.looking(drivers[0]), place, workers, ray_address)
     return Evaluation(setting, outcomes, found, place)
 
 
@@ -170,7 +172,13 @@ def _check(suite, env, cases, episodes, seed, keep, workers) -> None:
 
 
 def _evaluated(
-    setting: Setting, tasks: list[Task], names: list[str], out: Path, workers: int | None, address: str | None
+    setting: Setting,
+    tasks: list[Task],
+    names: list[str],
+    look: Saliency | None,
+    out: Path,
+    workers: int | None,
+    address: str | None,
 ) -> tuple[list[Outcome], dict]:
     """Do the work, and write what comes of it."""
     work = [shards.split(task) for task in tasks]
@@ -195,7 +203,7 @@ def _evaluated(
                 for name, task, mine in zip(names, tasks, work, strict=True)
             ]
             with _staged(out) as staging:
-                found = _write(setting, outcomes, staging, out, bars)
+                found = _write(setting, outcomes, look, staging, out, bars)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {_kept(everything, folder)}") from None
     except OSError as error:
@@ -216,13 +224,16 @@ def _kept(everything: list[Shard], folder: Path) -> str:
     return f"{done} of {len(everything)} parts are kept in {folder}, and the same command goes on from there"
 
 
-def _write(setting: Setting, outcomes: list[Outcome], staging: Path, out: Path, bars: "_Bars") -> dict:
+def _write(
+    setting: Setting, outcomes: list[Outcome], look: Saliency | None, staging: Path, out: Path, bars: "_Bars"
+) -> dict:
     """Write every file of the results into the staging directory."""
     tested = outcomes[0]
     files, videos = {}, {}
     for folder in ("replays", "videos"):
         (staging / folder).mkdir()
     for episode, recording in bars.through(sorted(tested.replays.items()), "recordings"):
+        recording = tested.replays[episode] = salient.explained(recording, look)
         name = f"episode-{episode:05}"
         files[episode] = {"replay": f"replays/{name}.safetensors", "video": f"videos/{name}.mp4"}
         replay.save(recording, staging / files[episode]["replay"])

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
+import torch
 from safetensors.numpy import save as to_safetensors
 from torch import Tensor
 
 from envs.errors import UserError
 from envs.files import write
+from envs.physics.bicycle import MAX_SPEED
 from envs.roads.network import Crossing
 from envs.scene import Bar, Lane, Scene, of_road
 from envs.state import FORMS, LANDMARK
@@ -27,6 +29,8 @@ from evaluation.trajectory import BODIES, MOVING, Trajectory
 FORMAT = 3
 FRAMES = (*MOVING, *BODIES, "signal", "ttc", "headway")
 STEPS = ("actions", "rewards")
+OPTIONAL = ("camera", "shares")
+FULL = 127  # a share of 1
 DTYPES = {
     "lane": "int32",
     "target_lane": "int32",
@@ -57,6 +61,8 @@ class Replay:
             Shape: (S,), of several agents (S, A), of continuous actions with K more at the end.
         rewards: Shape: (S,), float32.
         camera: the picture that the policy acted upon, uint8, or None. Shape: (S, H, W, 3).
+        shares: what in the pictures of the last K steps spoke for the policy's decisions, 127, and against them, -127,
+            int8, or None; see `evaluation.salient`. Shape: (K, H, W).
         scenario: name of the scenario.
         title: what is shown, for a person.
         dt: time between two frames [s].
@@ -99,6 +105,7 @@ class Replay:
     heads: tuple[tuple[float, ...], ...] = ()
     map: int = 0
     camera: np.ndarray | None = None
+    shares: np.ndarray | None = None
     about: dict = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -108,6 +115,28 @@ class Replay:
     def step(self, frame: int) -> int:
         """The policy step that frame belongs to: the one whose action is being carried out there."""
         return min(frame // self.frames_per_step, len(self.actions) - 1)
+
+    def shares_at(self, step: int) -> np.ndarray | None:
+        """What in the picture of a step spoke for and against its decision, -1 to 1; None where that is not recorded.
+        Shape: (H, W), float32."""
+        if self.shares is None or step < len(self.actions) - len(self.shares):
+            return None
+        return self.shares[step - len(self.actions)].astype(np.float32) / FULL
+
+    def observed(self, frames: int) -> dict[str, Tensor]:
+        """What a policy with a camera was shown at every step, from the recorded pictures.
+
+        Args:
+            frames: that are stacked; before an episode's start they are its first.
+
+        Returns:
+            "camera" uint8 (S, frames * 3, H, W), oldest frame first, and "speed" float32 (S, 1); see `envs.api`.
+        """
+        steps = np.arange(len(self.actions))
+        pictures = self.camera.transpose(0, 3, 1, 2)
+        stacked = [pictures[np.maximum(steps - ago, 0)] for ago in reversed(range(frames))]
+        speed = self.speed[steps * self.frames_per_step, :1] / np.float32(MAX_SPEED)
+        return {"camera": torch.from_numpy(np.concatenate(stacked, axis=1)), "speed": torch.from_numpy(speed)}
 
     def scene(self, frame: int) -> Scene:
         """One frame, 0 ... len(self) - 1, ready to be drawn."""
@@ -183,7 +212,7 @@ def save(replay: Replay, path: str | os.PathLike) -> None:
     Raises:
         OSError: it could not be written; a file that was there is as it was.
     """
-    names = FRAMES + STEPS + (() if replay.camera is None else ("camera",))
+    names = (*FRAMES, *STEPS, *(name for name in OPTIONAL if getattr(replay, name) is not None))
     arrays = {name: np.ascontiguousarray(getattr(replay, name)) for name in names}
     header = {
         "format": FORMAT,
@@ -214,7 +243,7 @@ def load(path: str | os.PathLike) -> Replay:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})["replay"])
-            names = FRAMES + STEPS + (("camera",) if "camera" in file.keys() else ())
+            names = (*FRAMES, *STEPS, *(name for name in OPTIONAL if name in file.keys()))
             arrays = {name: file.get_tensor(name) for name in names}
         if header.pop("format") != FORMAT:
             raise UserError(f"{path} is a replay of another version of lanewise; record the episode again")

@@ -1,4 +1,8 @@
-"""The last seconds of a recorded episode as an mp4 file: the scene with the camera, TTC and actions below it."""
+"""The last seconds of a recorded episode as an mp4 file: the scene with the camera, TTC and actions below it.
+
+Where the recording says what spoke for and against the decisions of its last seconds (see `evaluation.salient`), that
+stands beside the camera's picture.
+"""
 
 import contextlib
 import subprocess
@@ -7,15 +11,19 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import pygame
 
 from envs.errors import UserError
 from envs.files import replaced
-from envs.render import draw_frame
+from envs.render import FAINT_TEXT, PLATE, draw_frame, enlarge, write
 from envs.scene import Scene, interpolate
+from evaluation.overlay import draw_legend, overlay
 from evaluation.replay import Replay
+from evaluation.traces import SECONDS as PAST
 from evaluation.traces import draw_traces
 
 WIDTH, SCENE, TRACES = 960, 320, 170  # [pixel]
+SALIENT = 288  # width of what stands beside the camera's picture [pixel]
 HEIGHT = SCENE + TRACES  # even, as H.264 needs it, like the width
 ZOOM = 8.0  # [pixel/m]
 SECONDS = 10.0  # of the episode's end
@@ -50,13 +58,36 @@ def write_video(replay: Replay, path: Path) -> None:
 
 
 def last_picture(replay: Replay) -> np.ndarray:
-    """How the video ends. Shape: (HEIGHT, WIDTH, 3), uint8."""
+    """How the video ends. Shape: (HEIGHT, WIDTH, 3), or WIDTH + SALIENT of a recording with shares, uint8."""
     return _picture(replay, replay.scene(len(replay) - 1))
 
 
 def _picture(replay: Replay, scene: Scene) -> np.ndarray:
     frame = min(round(scene.time / replay.dt), len(replay) - 1)
-    return np.concatenate([draw_frame(scene, WIDTH, SCENE, ZOOM), draw_traces(replay, frame, WIDTH, TRACES)])
+    above, width = draw_frame(scene, WIDTH, SCENE, ZOOM), WIDTH
+    if replay.shares is not None:
+        above, width = np.concatenate([above, _draw_shares(replay, frame)], axis=1), WIDTH + SALIENT
+    return np.concatenate([above, draw_traces(replay, frame, width, TRACES)])
+
+
+def _draw_shares(replay: Replay, frame: int) -> np.ndarray:
+    """What spoke for and against the decision under way, laid on its picture. Shape: (SCENE, SALIENT, 3), uint8."""
+    step = replay.step(frame)
+    shares, camera = replay.shares_at(step), replay.camera[step]
+    surface = pygame.Surface((SALIENT, SCENE), 0, 32)
+    surface.fill(PLATE)
+    # As large as `draw_frame` shows the picture without it, and as high.
+    image = enlarge(camera if shares is None else overlay(camera, shares), SALIENT - 16, SCENE - 100)
+    surface.blit(image, (0, 14))
+    pygame.draw.rect(surface, FAINT_TEXT, image.get_rect(topleft=(0, 14)).inflate(2, 2), 1)
+    top, width = 28 + image.get_height(), image.get_width()
+    if shares is None:
+        write(surface, f"saliency: in the last {PAST:.0f} s", (0, top), 15, FAINT_TEXT)
+    else:
+        title = f"saliency of the decision ({replay.about['saliency']})"
+        write(surface, title, (0, top), 13, FAINT_TEXT)
+        draw_legend(surface, pygame.Rect(0, top + 24, width, 0), 13)
+    return np.ascontiguousarray(pygame.surfarray.array3d(surface).swapaxes(0, 1))
 
 
 def encode(pictures: Iterable[np.ndarray], fps: float, path: Path) -> None:

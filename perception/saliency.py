@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from captum.attr import IntegratedGradients, LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from envs.errors import unknown
@@ -136,6 +135,8 @@ def path_attributions(decision: Decision, pixels: Tensor, *beside: Tensor) -> Te
     Returns:
         of every value of the picture its share of f(x) - f(x blurred); they add up to it. Shape: (N, C, H, W).
     """
+    from captum.attr import IntegratedGradients  # takes half a second, which who does not ask for it need not wait for
+
     return IntegratedGradients(decision).attribute(
         pixels,
         baselines=blurred(pixels, decision.rows),
@@ -160,6 +161,8 @@ def hires_cam(decision: Decision, pixels: Tensor, *beside: Tensor) -> Tensor:
     Returns:
         sum over channels of their output times its gradient, interpolated. Shape: (N, H, W).
     """
+    from captum.attr import LayerGradientXActivation
+
     products = LayerGradientXActivation(decision, decision.maps).attribute(pixels, additional_forward_args=beside)
     return _enlarged(products.sum(1, keepdim=True), decision.maps.convolutions, pixels.shape[2:])
 
@@ -171,6 +174,8 @@ def grad_cam(decision: Decision, pixels: Tensor, *beside: Tensor) -> Tensor:
         relu(sum over channels of their output times the mean of its gradient), interpolated: only what speaks for the
         decision. Shape: (N, H, W).
     """
+    from captum.attr import LayerGradCam
+
     method = LayerGradCam(decision, decision.maps)
     coarse = method.attribute(pixels, additional_forward_args=beside, relu_attributions=True)
     return _enlarged(coarse, decision.maps.convolutions, pixels.shape[2:])
