@@ -86,7 +86,7 @@ def verdict(episode: Episode, method: str = "") -> tuple[str, list[str]]:
             "another action would have been chosen" if most.changes_action else "the same action would have been chosen"
         )
         headline = (
-            f"Most depended on {most.change.object} at {instant.moment.time:g} s: with {most.change.name}, {acts} "
+            f"What mattered most was {most.change.object} at {instant.moment.time:g} s: with {most.change.name}, {acts} "
             f"({amount(most.influence, episode)})."
         )
     removed = list(episode.effects(REMOVED))
