@@ -20,17 +20,8 @@ STATISTICS = {"imitation_loss": "the imitation loss", "value_loss": "the value l
 
 
 # --- distributions ----------------------------------------------------------------------------------------------------
-# A teacher's advice is what `agents.teacher.Teacher` says. A student's distribution has the same form, but for the
-# logarithms of its probabilities.
-
-
-def distribution(student: ActorCritic, obs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """The student's values (N, 1), and log-probabilities (N, A) or means and standard deviations (N, 2, K)."""
-    if isinstance(student.action_space, spaces.Discrete):
-        return student.values_and_log_probabilities(obs)
-    actor, critic = student.mlp_extractor(student.extract_features(obs))
-    mean = student.action_net(actor)
-    return student.value_net(critic), torch.stack([mean, student.log_std.exp().expand_as(mean)], 1)
+# A teacher's advice is what `agents.teacher.Teacher` says, what a student shows is what
+# `ActorCritic.values_and_distributions` says: of the same form, but for the logarithms of its probabilities.
 
 
 def divergence(advice: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
@@ -166,7 +157,7 @@ class DAgger(PPO):
     def _decide(self, obs: Tensors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `PPO._decide`; nobody asks for the log-probabilities, which are zeros."""
         advice = self.env.worlds.advise()
-        values, shown = distribution(self.policy, obs)
+        values, shown = self.policy.values_and_distributions(obs)
         self.dataset.add(obs, advice)
         self._agreed.append(agreement(advice, shown).mean())
         by_teacher = torch.rand(len(advice), device=self.device) < self.beta
@@ -204,7 +195,7 @@ class DAgger(PPO):
         """One optimiser step, from a part of the rollout and as many steps of the dataset. Returns the statistics, on
         the device. Shape: (len(STATISTICS),)."""
         obs, advice = self.dataset.sample(len(batch.returns))
-        imitation_loss = divergence(advice, distribution(self.policy, obs)[1]).mean()
+        imitation_loss = divergence(advice, self.policy.values_and_distributions(obs)[1]).mean()
         value_loss = F.mse_loss(self.policy.predict_values(batch.observations).flatten(), batch.returns)
         self.policy.optimizer.zero_grad()
         (imitation_loss + self.vf_coef * value_loss).backward()

@@ -88,6 +88,15 @@ class ActorCritic(ActorCriticPolicy):
         latent_pi, latent_vf = self.mlp_extractor(self.extract_features(obs))
         return self.value_net(latent_vf), torch.log_softmax(self.action_net(latent_pi), dim=1)
 
+    def values_and_distributions(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (N, 1), and what actions are drawn from: log-probabilities (N, A) of discrete ones, means and standard
+        deviations (N, 2, K) of continuous ones."""
+        if isinstance(self.action_space, spaces.Discrete):
+            return self.values_and_log_probabilities(obs)
+        latent_pi, latent_vf = self.mlp_extractor(self.extract_features(obs))
+        mean = self.action_net(latent_pi)
+        return self.value_net(latent_vf), torch.stack([mean, self.log_std.exp().expand_as(mean)], 1)
+
     def get_distribution(self, obs: Observation) -> Distribution:
         """The distribution over actions, as an object of stable-baselines3."""
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(self.extract_features(obs)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import envs
 from agents import checkpoint
-from agents.dagger import DAgger, Dataset, agreement, distribution, divergence, draw
+from agents.dagger import DAgger, Dataset, agreement, divergence, draw
 from agents.networks import ActorCritic, policy_kwargs
 from agents.teacher import DEVIATION, TaughtWorlds, Teacher, make_taught
 from envs.errors import UserError
@@ -91,7 +91,7 @@ def test_a_linear_student_becomes_its_linear_teacher(balance):
     torch.testing.assert_close(weight, WEIGHTS, rtol=0.03, atol=0.03)
     torch.testing.assert_close(bias, torch.tensor(BIAS), rtol=0, atol=0.06)
     obs, advice = model.dataset.sample(2000)
-    shown = distribution(model.policy, obs)[1]
+    shown = model.policy.values_and_distributions(obs)[1]
     assert divergence(advice, shown).mean() < 1e-3
     assert agreement(advice, shown).mean() > 0.98
 
