@@ -5,10 +5,12 @@ normalisation anywhere: its statistics drift with the policy that chooses the im
 convolution's output before it is flattened, where an objective can look at places in the image.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors
@@ -78,20 +80,24 @@ class ConvEncoder(nn.Module):
         if not (images.dtype == torch.uint8 or images.requires_grad) or tuple(images.shape[1:]) != expected:
             found = f"{str(images.dtype).removeprefix('torch.')} of {list(images.shape[1:])}"
             raise UserError(f"the encoder takes uint8 images of {list(expected)}, not {found}")
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=has_bfloat16(images.device)):
+        bfloat16 = _in_bfloat16(images.device)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
             # Flipping the top bit and reading the byte as signed centres it at a fraction of the cost of float
             # arithmetic; the scale goes into the weights.
             centred = (images ^ 128).view(torch.int8) if images.dtype == torch.uint8 else images - 128
-            x = centred.to(torch.bfloat16 if has_bfloat16(images.device) else torch.float32)
-            first, *rest = self.convolutions
-            x = F.relu(F.conv2d(x, first.weight / 64, first.bias, first.stride, first.padding), inplace=True)
-            for layer in rest:
-                x = F.relu(layer(x), inplace=True)
+            return self.convolve(centred.to(torch.bfloat16 if bfloat16 else torch.float32))
+
+    def convolve(self, centred: torch.Tensor) -> torch.Tensor:
+        """Pixels' values less 128, as floats [B, C, H, W] -> the last convolution's output [B, *map_shape]."""
+        first, *rest = self.convolutions
+        x = F.relu(F.conv2d(centred, first.weight / 64, first.bias, first.stride, first.padding), inplace=True)
+        for layer in rest:
+            x = F.relu(layer(x), inplace=True)
         return x
 
     def project(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [B, *map_shape] -> features float32 [B, features]."""
-        with torch.autocast(maps.device.type, torch.bfloat16, enabled=has_bfloat16(maps.device)):
+        with torch.autocast(maps.device.type, torch.bfloat16, enabled=_in_bfloat16(maps.device)):
             x = self.projection(maps.flatten(1))
         return self.norm(x.float())
 
@@ -134,6 +140,24 @@ def has_bfloat16(device: torch.device | str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+_single = False
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Within it encoders compute in float32, whatever the device has."""
+    global _single
+    before, _single = _single, True
+    try:
+        yield
+    finally:
+        _single = before
+
+
+def _in_bfloat16(device: torch.device) -> bool:
+    return not _single and has_bfloat16(device)
 
 
 def save(encoder: ConvEncoder, folder: str | os.PathLike, card: dict) -> None:
