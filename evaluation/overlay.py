@@ -8,7 +8,7 @@ from envs.render import FAINT_TEXT, write
 # From hardly anything to the largest share.
 FOR = np.array([[255.0, 70.0, 0.0], [255.0, 235.0, 70.0]])
 AGAINST = np.array([[60.0, 20.0, 255.0], [130.0, 250.0, 255.0]])
-OPAQUE = 0.85  # what the largest share hides of the picture
+OPAQUE = 0.75  # what the largest share hides of the picture
 BAR = 8  # height of the legend's bar [pixel]
 
 

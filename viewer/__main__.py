@@ -39,6 +39,8 @@ class Args:
     """What simulates the world: ours, or highway-env itself, filmed by our camera."""
     replay: Path | None = None
     """A recorded episode to be shown instead, as evaluation keeps them in replays/."""
+    saliency: Literal["perturbation", "integrated-gradients", "hirescam", "gradcam"] | None = None
+    """What in the picture speaks for and against the policy's decisions, laid on it; see docs/interpretability.md."""
     record: Path | None = None
     """An mp4 file to be written instead of opening a window."""
     seconds: float = 20.0
@@ -55,6 +57,7 @@ def main() -> None:
         if not args.seconds > 0:
             raise UserError(f"--seconds must be more than 0, not {args.seconds:g}")
     stage = Stage(open_session(args))
+    stage.show_saliency(args.saliency)
     if args.record is None:
         Window(stage).run()
         return
@@ -74,7 +77,7 @@ def open_session(args: Args) -> Session:
     if args.replay is not None:
         return Recording(replay.load(args.replay))
     if args.case is not None:
-        return open_case(args.case, args.policy or "idm")
+        return open_case(args.case, args.policy or "idm", args.record is not None)
     scenario = scenarios.get(args.env)  # an unknown name ends it here
     who = args.policy or ("idm" if drives_itself(scenario) else "human")
     if who == "human":
@@ -82,10 +85,11 @@ def open_session(args: Args) -> Session:
     else:
         policy = policies.load(who, scenario=args.env, device="cpu")
         options = policy.env_options
-    return Live(make_worlds(args.backend, args.env, 1, "cpu", options), policy, args.seed)
+    worlds = make_worlds(args.backend, args.env, 1, "cpu", options)
+    return Live(worlds, policy, args.seed, patient=args.record is not None)
 
 
-def open_case(name: str, who: str) -> Session:
+def open_case(name: str, who: str, patient: bool = False) -> Session:
     """A case with a policy or a person at the wheel, as an evaluation drives it.
 
     Raises:
@@ -99,7 +103,7 @@ def open_case(name: str, who: str) -> Session:
         policy, scenario = driver(who, [scene], "cpu")
         options = policy.env_options
     titled = replace(scenario, name=name.replace("/", "-"))
-    return Live(make_worlds("lanewise", titled, 1, "cpu", options), policy, seed, number)
+    return Live(make_worlds("lanewise", titled, 1, "cpu", options), policy, seed, number, patient)
 
 
 def pictures(stage: Stage, seconds: float) -> Iterator[pygame.Surface]:

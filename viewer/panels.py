@@ -34,6 +34,7 @@ KEYS = (
     ("arrows", "at the wheel: change lane, faster, slower; or pedals and steering"),
     ("", "in a recording: a second back, forward"),
     ("C", "another camera"),
+    ("E", "what speaks for and against the decision; the next method"),
     ("V", "record to mp4, and stop"),
     ("S", "save a screenshot"),
     ("F", "full screen"),
@@ -307,7 +308,7 @@ def draw_help(window: pygame.Surface) -> None:
     veil = pygame.Surface(window.get_size(), pygame.SRCALPHA)
     veil.fill((*PLATE, 150))
     window.blit(veil, (0, 0))
-    box = pygame.Rect(0, 0, 520, 62 + 24 * len(KEYS))
+    box = pygame.Rect(0, 0, 552, 62 + 24 * len(KEYS))
     box.center = window.get_rect().center
     _plate(window, box, (*PLATE, 245))
     pygame.draw.rect(window, TRACK, box, 1, border_radius=6)

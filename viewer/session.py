@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from agents.policies import Policy
+from agents.policies import Policy, Tensors
+from agents.saliency import sees_pictures
 from envs.scene import Scene, interpolate
 from evaluation.metrics.time_headway import time_headway
 from evaluation.metrics.time_to_collision import time_to_collision
+from evaluation.overlay import overlay
 from evaluation.recorder import Frames, newest_picture
 from evaluation.replay import Replay
+from perception.saliency import METHODS
+from viewer.attention import Attention
 
 HOLD = 1.5  # [s], for which the end of an episode stays
 # How fast a pedal or the wheel goes to its end while a key is held [1/s].
@@ -38,6 +42,8 @@ class Moment:
         headway: time headway [s], infinite without a leader.
         ended: how the episode ended at this moment, or "".
         life: seed, world and episode, which decide on the colours of the cars.
+        seen: what the policy was shown when it decided, or None where nobody asked it. Shape: (1, ...).
+        look: the picture under what spoke for and against the decision, where that is recorded. Shape: (H, W, 3).
     """
 
     scene: Scene
@@ -51,6 +57,8 @@ class Moment:
     headway: float = np.inf
     ended: str = ""
     life: tuple[int, int, int] = (0, 0, 0)
+    seen: Tensors | None = None
+    look: np.ndarray | None = None
 
 
 def own_action(actions: np.ndarray) -> int | np.ndarray:
@@ -71,6 +79,7 @@ class Session:
         frames_per_step: moments that a decision lasts.
         recorded: whether all of it is known from the start.
         human: whether a person is at the wheel.
+        methods: of saliency that can be shown.
         wish: index of the action that a person wants next, where actions are not continuous.
         clip: what is being played.
         position: how far, in moments.
@@ -83,6 +92,7 @@ class Session:
     frames_per_step: int
     recorded = False
     human = False
+    methods: tuple[str, ...] = ()
 
     @property
     def idle(self) -> int:
@@ -146,6 +156,11 @@ class Session:
         """Put the next clip in, from its start; False where there is none."""
         return False
 
+    def look(self, moment: Moment, method: str) -> np.ndarray | None:
+        """The picture that was decided upon under what spoke for and against the decision, by one of `methods`; None
+        where nobody knows, or not yet. Shape: (H, W, 3), uint8."""
+        return moment.look
+
     def restart(self) -> None:
         """Begin the episode anew."""
         self.position = self._held = 0.0
@@ -168,12 +183,13 @@ class Live(Session):
         policy: see `agents.policies.Policy`; None where only a person drives.
         seed: of the worlds.
         world: identity of the first world in the random streams.
+        patient: whether a picture waits for what it is to show, as a film's does and a window's does not.
 
     Attributes:
         held: throttle and steering that the keys held down ask for, each -1, 0 or 1; for continuous actions.
     """
 
-    def __init__(self, worlds, policy: Policy | None, seed: int, world: int = 0):
+    def __init__(self, worlds, policy: Policy | None, seed: int, world: int = 0, patient: bool = False):
         super().__init__()
         self.held = (0.0, 0.0)
         self.worlds, self.policy, self.seed = worlds, policy, seed
@@ -182,6 +198,9 @@ class Live(Session):
         self.dt = 1.0 / worlds.scenario.simulation_frequency
         self.world = world
         self.human = policy is None
+        self._attention = Attention(policy, patient) if sees_pictures(policy) else None
+        if self._attention is not None:
+            self.methods = tuple(METHODS)
         self._worker = ThreadPoolExecutor(1)
         self._ahead: Future | None = None
         self.restart()
@@ -210,6 +229,12 @@ class Live(Session):
         self.world += 1
         self.restart()
 
+    def look(self, moment: Moment, method: str) -> np.ndarray | None:
+        """See `Session`; one that is not worked out yet is None, or an earlier one."""
+        if self._attention is None or moment.seen is None:
+            return None
+        return self._attention.look(moment.seen, method)
+
     def take_wheel(self, human: bool) -> None:
         """Hand the wheel to a person or back to the policy; what has been worked out ahead is still driven."""
         self.human = human
@@ -223,6 +248,8 @@ class Live(Session):
         """See `Session`."""
         self._drop_ahead()
         self._worker.shutdown()
+        if self._attention is not None:
+            self._attention.close()
         self.worlds.close()
 
     def _drop_ahead(self) -> None:
@@ -268,18 +295,20 @@ class Live(Session):
         camera = None
         if "camera" in obs:
             camera = newest_picture(obs["camera"])[0].permute(1, 2, 0).cpu().numpy().copy()
-        explained = None
+        explained = seen = None
         if self.human:
             actions = self._wished().to(worlds.device)
         else:
             explained = self.policy.explain(obs)
             actions = self.policy.act(obs)
+            if self._attention is not None:  # the worlds will write over it
+                seen = {name: tensor.clone() for name, tensor in obs.items()}
         told: dict = {"action": own_action(actions[0].cpu().numpy()) if worlds.ego != "idm" else None}
         if explained is not None:
             told["value"] = float(explained["value"][0])
             if "probabilities" in explained:
                 told["probabilities"] = explained["probabilities"][0].cpu().numpy()
-        told["life"] = (self.seed, self.world, self._episode)
+        told |= {"life": (self.seed, self.world, self._episode), "seen": seen}
 
         scenes, target_speeds = [], []
         frames = Frames(worlds, 1 + self.frames_per_step)
@@ -327,6 +356,10 @@ class Recording(Session):
         self.title, self.scenario, self.action_names = replay.title, replay.scenario, replay.action_names
         self.dt, self.frames_per_step = replay.dt, replay.frames_per_step
         scenes = [replace(replay.scene(frame), caption="") for frame in range(len(replay))]
+        if replay.shares is not None:
+            self.methods = (replay.about["saliency"],)
+        shares = [replay.shares_at(step) for step in range(len(replay.actions))]
+        looks = [None if found is None else overlay(replay.camera[k], found) for k, found in enumerate(shares)]
         returns = np.concatenate([[0.0], np.cumsum(replay.rewards)])
         driven = replay.about.get("policy") != "idm"
         life = (int(replay.about.get("seed", 0)), int(replay.about.get("episode", 0)), 0)
@@ -339,6 +372,7 @@ class Recording(Session):
                 ttc=float(replay.ttc[frame]),
                 headway=float(replay.headway[frame]),
                 life=life,
+                look=looks[replay.step(frame)],
             )
             for frame, scene in enumerate(scenes)
         ]

@@ -7,6 +7,7 @@ import numpy as np
 import pygame
 
 from envs import render
+from envs.errors import UserError
 from envs.render import METRES_ACROSS, PLATE
 from envs.scenarios import SCENARIOS
 from envs.sensors.rig import RIGS
@@ -18,6 +19,7 @@ from viewer.session import Moment, Session
 SIZE = (1360, 656)  # of the window at the start [pixel]
 FEWEST_METRES, MOST_METRES = 25.0, 500.0
 NARROW = 2 * panels.WIDTH  # a window narrower than this has no panel [pixel]
+_UNEXPLAINED = "nobody decides here by pictures that could be explained"
 FILMED = {"surround": "the policies' camera, live", "wide": "a wide camera, live"}
 
 
@@ -37,10 +39,12 @@ class Stage:
         session: what is shown.
         metres: how much of the road fits across the scene [m].
         camera: index of the camera that is shown.
+        method: of the saliency that is laid on what the policy acted upon, or None.
     """
 
     def __init__(self, session: Session):
         self.session, self.metres, self.camera = session, METRES_ACROSS, 0
+        self.method: str | None = None
         scene = session.now().scene
         scenario = SCENARIOS.get(session.scenario)
         self._films = {}
@@ -51,11 +55,32 @@ class Stage:
             for rig in self._films
         ]
         if scene.camera is not None:
-            self.cameras.append(_as_seen)
+            self.cameras.append(self._as_seen)
 
     def next_camera(self) -> None:
         """Show the next camera."""
         self.camera = (self.camera + 1) % max(1, len(self.cameras))
+
+    def show_saliency(self, method: str | None) -> None:
+        """Lay what spoke for and against the decisions on the picture that they were made upon, or take it away.
+
+        Args:
+            method: one of the session's; None for the picture alone.
+
+        Raises:
+            UserError: the session cannot say it by this method.
+        """
+        known = self.session.methods
+        if method is not None and method not in known:
+            raise UserError(_UNEXPLAINED if not known else f"only '{known[0]}' is recorded, not '{method}'")
+        self.method = method
+        if method is not None:
+            self.camera = self.cameras.index(self._as_seen)
+
+    def next_saliency(self) -> None:
+        """Show it by the next method, and after the last one by none. Errors: those of `show_saliency`."""
+        choices = (None, *(self.session.methods or ("",)))
+        self.show_saliency(choices[(choices.index(self.method) + 1) % len(choices)])
 
     def zoom(self, factor: float) -> None:
         """Show `factor` times as much of the road, within bounds."""
@@ -96,16 +121,18 @@ class Stage:
             panels.draw_help(whole)
         return whole
 
+    def _as_seen(self, moment: Moment) -> Picture:
+        """The picture that the policy acted upon, under its saliency if that is wanted."""
+        pixels, label = moment.scene.camera, "what the policy acted upon"
+        look = None if self.method is None else self.session.look(moment, self.method)
+        if look is not None:
+            pixels, label = look, f"{self.method}: yellow for, blue against"
+        rig = RIGS["surround"]
+        known = pixels.shape[:2] == (rig.height, rig.width)
+        return Picture(pixels, rig if known else None, label)
+
     def close(self) -> None:
         """Let go of the cameras and the session."""
         for film in self._films.values():
             film.close()
         self.session.close()
-
-
-def _as_seen(moment: Moment) -> Picture:
-    """The picture that the policy acted upon."""
-    pixels = moment.scene.camera
-    rig = RIGS["surround"]
-    known = pixels.shape[:2] == (rig.height, rig.width)
-    return Picture(pixels, rig if known else None, "what the policy acted upon")

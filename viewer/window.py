@@ -80,6 +80,7 @@ class Window:
             pygame.K_n: self._next_world,
             pygame.K_w: self._toggle_wheel,
             pygame.K_c: self.stage.next_camera,
+            pygame.K_e: self._next_saliency,
             pygame.K_v: self._toggle_recording,
             pygame.K_s: self._save_screenshot,
             pygame.K_f: pygame.display.toggle_fullscreen,
@@ -180,6 +181,14 @@ class Window:
         if self.session.recorded:
             self._say("a recording has one world")
         self.session.next_world()
+
+    def _next_saliency(self) -> None:
+        try:
+            self.stage.next_saliency()
+        except UserError as error:
+            self._say(str(error))
+        else:
+            self._say(f"saliency: {self.stage.method or 'none'}")
 
     def _toggle_wheel(self) -> None:
         session = self.session
