@@ -9,10 +9,13 @@ The frames stacked in one observation share their weather: they are changed alik
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
-NOISE_BANK = 1 << 21  # normal numbers drawn once; each image reads a random stretch of them
+CHUNK = 16  # images changed at once on a CPU, whose cache they fit
+NOISE_BANK = 1 << 18  # normal numbers drawn once, or twice an image's size; each image reads a random stretch of them
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,22 @@ class Strength:
     patch: float = 0.25  # largest side of that patch, as a fraction of the image's
 
 
+class Changes(NamedTuple):
+    """What happens to each of B images, in this order. Shapes: (B,), stripes (B, H) and (B, W)."""
+
+    blurs: torch.Tensor
+    spread: torch.Tensor
+    square: torch.Tensor
+    linear: torch.Tensor
+    constant: torch.Tensor
+    hides: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    grey: torch.Tensor
+    noise_from: torch.Tensor
+    noise: torch.Tensor
+
+
 class Augmentation:
     """A random change of a batch of images, reproducible from its generator.
 
@@ -43,57 +62,78 @@ class Augmentation:
         self.strength = strength or Strength()
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.bank = torch.randn(NOISE_BANK, generator=self.generator, device=self.device)
+        self.seed = seed
+        self.bank = torch.empty(0, device=self.device)
 
-    def __call__(self, images: torch.Tensor, chunk: int = 64) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Images uint8 [B, C, H, W] -> a copy of the same shape and type, each image changed in its own way."""
+        changes = self._draw(*images.shape)
         if images.is_cuda:
-            return self._change(images)
-        return torch.cat([self._change(part) for part in images.split(chunk)])  # a chunk that fits the cache
+            return self._changed(images, changes)
+        parts = zip(images.split(CHUNK), *(drawn.split(CHUNK) for drawn in changes), strict=True)
+        return torch.cat([self._changed(part, Changes(*drawn)) for part, *drawn in parts])
 
-    def _change(self, images: torch.Tensor) -> torch.Tensor:
-        batch, channels, height, width = images.shape
+    def _draw(self, batch: int, channels: int, height: int, width: int) -> Changes:
+        """What is to happen to each image of a batch."""
         s = self.strength
-        x = images.float()
-        if s.blur:
-            chosen = (self._uniform(batch, 0, 1) < s.blur).nonzero().squeeze(1)
-            x[chosen] = blurred(x[chosen], self._uniform(len(chosen), 0.1, 0.33))
         # Photometric: contrast * (bent(x) - 1/2) + 1/2 + brightness is a quadratic in x, with coefficients of its own
-        # in every image. One operation at a time: those of three operands are not vectorised when they broadcast.
+        # in every image.
         contrast, bend = self._uniform(batch, 1 - s.contrast, 1 + s.contrast), self._uniform(batch, -s.bend, s.bend)
         brightness = self._uniform(batch, -s.brightness, s.brightness)
-        square, linear, constant = (
-            -contrast * bend / 255,
-            contrast * (1 + bend),
-            255 * (0.5 - contrast / 2 + brightness) + 0.5,
-        )  # + 0.5 rounds
-        y = x * square.view(-1, 1, 1, 1)
-        y.add_(linear.view(-1, 1, 1, 1)).mul_(x).add_(constant.view(-1, 1, 1, 1))
-        if s.occlusion:
-            chosen = (self._uniform(batch, 0, 1) < s.occlusion).nonzero().squeeze(1)
-            y[chosen] = torch.where(
-                self._patches(len(chosen), height, width),
-                self._uniform(len(chosen), 0, 255).view(-1, 1, 1, 1),
-                y[chosen],
-            )
-        if s.noise:
-            size = channels * height * width
-            start = torch.randint(0, NOISE_BANK - size, (batch,), generator=self.generator, device=self.device)
-            noise = self.bank.unfold(0, size, 1)[start].view_as(y)
-            y.add_(noise.mul_(self._uniform(batch, 0, 255 * s.noise).view(-1, 1, 1, 1)))
-        return y.clamp_(0, 255).to(torch.uint8)
+        size = channels * height * width
+        return Changes(
+            blurs=self._uniform(batch, 0, 1) < s.blur,
+            spread=self._uniform(batch, 0.1, 0.33),
+            square=-contrast * bend / 255,
+            linear=contrast * (1 + bend),
+            constant=255 * (0.5 - contrast / 2 + brightness) + 0.5,  # + 0.5 rounds
+            hides=self._uniform(batch, 0, 1) < s.occlusion,
+            rows=self._stripe(batch, height),
+            columns=self._stripe(batch, width),
+            grey=self._uniform(batch, 0, 255),
+            noise_from=torch.randint(0, self._stock(size), (batch,), generator=self.generator, device=self.device),
+            noise=self._uniform(batch, 0, 255 * s.noise),
+        )
+
+    def _changed(self, images: torch.Tensor, c: Changes) -> torch.Tensor:
+        """Images with their changes, uint8. Whole images are moved by index_select and index_copy_, which is several
+        times as fast as indexing; operations of three operands are not vectorised when they broadcast.
+        """
+        x = images.float()
+        blurs, hides = c.blurs.nonzero().squeeze(1), c.hides.nonzero().squeeze(1)
+        if self.strength.blur:
+            x.index_copy_(0, blurs, blurred(x.index_select(0, blurs), c.spread[blurs]))
+        y = x * each(c.square)
+        y.add_(each(c.linear)).mul_(x).add_(each(c.constant))
+        if self.strength.occlusion:
+            patches = c.rows[hides, None, :, None] & c.columns[hides, None, None, :]
+            y.index_copy_(0, hides, torch.where(patches, each(c.grey[hides]), y.index_select(0, hides)))
+        if self.strength.noise:
+            y.add_(self._stretches(c.noise_from, y[0].numel()).view_as(y).mul_(each(c.noise)))
+        return y.clamp_(0, 255).to(torch.int16).to(torch.uint8)  # straight to bytes takes a CPU four times as long
 
     def _uniform(self, count: int, low: float, high: float) -> torch.Tensor:
         return torch.rand(count, generator=self.generator, device=self.device) * (high - low) + low
 
-    def _patches(self, batch: int, height: int, width: int) -> torch.Tensor:
-        """Boolean masks [B, 1, H, W], true under a patch of random place and size."""
-        inside = []
-        for pixels in (height, width):
-            centre = self._uniform(batch, 0, pixels)
-            half = self._uniform(batch, 0.3, 1) * self.strength.patch * pixels / 2
-            inside.append((torch.arange(pixels, device=self.device) - centre[:, None]).abs() <= half[:, None])
-        return inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    def _stock(self, size: int) -> int:
+        """Make the bank large enough for images of `size` numbers; returns in how many places a stretch may begin."""
+        count = max(NOISE_BANK, 2 * size)
+        if len(self.bank) != count:
+            own = torch.Generator(self.device).manual_seed(self.seed)  # so that the bank is no part of the state
+            self.bank = torch.randn(count, generator=own, device=self.device)
+        return count - size
+
+    def _stretches(self, start: torch.Tensor, size: int) -> torch.Tensor:
+        """Stretches [B, size] of the noise bank that begin at start [B]."""
+        if start.is_cuda:
+            return self.bank.unfold(0, size, 1)[start]
+        return torch.stack([self.bank[first : first + size] for first in start.tolist()])
+
+    def _stripe(self, batch: int, pixels: int) -> torch.Tensor:
+        """Boolean masks [B, pixels], true along one stretch of random place and length: a patch is two of them."""
+        centre = self._uniform(batch, 0, pixels)
+        half = self._uniform(batch, 0.3, 1) * self.strength.patch * pixels / 2
+        return (torch.arange(pixels, device=self.device) - centre[:, None]).abs() <= half[:, None]
 
     def state(self) -> torch.Tensor:
         """The generator's state (uint8), to go on exactly."""
@@ -104,14 +144,19 @@ class Augmentation:
         self.generator.set_state(state)
 
 
+def each(values: torch.Tensor) -> torch.Tensor:
+    """Numbers [B] against images [B, C, H, W]."""
+    return values.view(-1, 1, 1, 1)
+
+
 def blurred(x: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
     """Images [B, C, H, W] softened by the mask (spread, 1 - 2 spread, spread) along both axes; spread [B] is 1/3 for a
     mean of three. Edges are repeated.
     """
-    spread = spread.view(-1, 1, 1, 1)
-    for axis in (2, 3):
+    spread = each(spread)
+    for axis, edges in ((2, (0, 0, 1, 1)), (3, (1, 1, 0, 0))):
         size = x.shape[axis]
-        before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, size - 1)], axis)
-        after = torch.cat([x.narrow(axis, 1, size - 1), x.narrow(axis, size - 1, 1)], axis)
-        x = x * (1 - 2 * spread) + (before + after) * spread
+        padded = F.pad(x, edges, mode="replicate")
+        sides = padded.narrow(axis, 0, size) + padded.narrow(axis, 2, size)
+        x = (x * (1 - 2 * spread)).add_(sides.mul_(spread))
     return x

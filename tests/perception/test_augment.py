@@ -4,7 +4,7 @@ import pytest
 import scipy.ndimage
 import torch
 
-from perception.augment import Augmentation, Strength, blurred
+from perception.augment import NOISE_BANK, Augmentation, Strength, blurred
 
 NOTHING = {"brightness": 0, "contrast": 0, "bend": 0, "noise": 0, "blur": 0, "occlusion": 0}
 
@@ -68,3 +68,22 @@ def test_goes_on_from_its_state():
     again.set_state(state)
     assert torch.equal(again(images()), after)
     assert not torch.equal(augmentation(images()), after)
+
+
+def test_noise_of_images_larger_than_the_bank():
+    grey = torch.full((2, 6, 320, 320), 128, dtype=torch.uint8)
+    assert grey[0].numel() > NOISE_BANK
+    first, second = only(noise=0.1)(grey).float() - 128
+    assert (first.std() / 255).item() <= 0.105 and abs(
+        torch.corrcoef(torch.stack([first, second]).flatten(1))[0, 1]
+    ) < 0.9
+
+
+def test_an_image_is_changed_alike_in_any_company():
+    """Numbers are drawn for the whole batch, in which images are then changed in small groups."""
+    batch = images(40)
+    together = only(brightness=0.2, contrast=0.3, blur=0.5, occlusion=0.5, noise=0.05, patch=0.5)(batch)
+    strange = torch.cat([255 - batch[:17], batch[17:]])
+    assert torch.equal(
+        only(brightness=0.2, contrast=0.3, blur=0.5, occlusion=0.5, noise=0.05, patch=0.5)(strange)[17:], together[17:]
+    )
