@@ -37,14 +37,11 @@ class Maps(nn.Module):
 
     def __init__(self, encoder: ConvEncoder):
         super().__init__()
-        self.convolutions = encoder.convolutions
+        self.encoder = encoder
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels from 0 to 255 (B, C, H, W) -> the last convolution's output after its ReLU."""
-        x = (pixels - 128) / 64
-        for layer in self.convolutions:
-            x = F.relu(layer(x))
-        return x
+        return self.encoder.convolve(pixels - 128)
 
 
 class Decision(nn.Module):
@@ -56,13 +53,13 @@ class Decision(nn.Module):
         rows: heights of the cameras whose images make up the picture, from top to bottom [px].
 
     Attributes:
+        encoder, rows: as above.
         maps: the encoder's convolutions.
-        rows: as above.
     """
 
     def __init__(self, encoder: ConvEncoder, head: Head, rows: Sequence[int]):
         super().__init__()
-        self.maps, self.projection, self.norm = Maps(encoder), encoder.projection, encoder.norm
+        self.encoder, self.maps = encoder, Maps(encoder)
         self.head, self.rows = head, tuple(rows)
 
     def forward(self, pixels: Tensor, *beside: Tensor) -> Tensor:
@@ -72,7 +69,8 @@ class Decision(nn.Module):
             pixels: float32, from 0 to 255. Shape: (B, C, H, W).
             beside: what the head takes after the features. Shape: (B, ...).
         """
-        return self.head(self.norm(self.projection(self.maps(pixels).flatten(1))), *beside)
+        features = self.encoder.norm(self.encoder.projection(self.maps(pixels).flatten(1)))
+        return self.head(features, *beside)
 
 
 def blurred(pixels: Tensor, rows: Sequence[int], deviation: float = SOFT) -> Tensor:
@@ -164,7 +162,7 @@ def hires_cam(decision: Decision, pixels: Tensor, *beside: Tensor) -> Tensor:
     from captum.attr import LayerGradientXActivation
 
     products = LayerGradientXActivation(decision, decision.maps).attribute(pixels, additional_forward_args=beside)
-    return _enlarged(products.sum(1, keepdim=True), decision.maps.convolutions, pixels.shape[2:])
+    return _enlarged(products.sum(1, keepdim=True), decision.encoder.convolutions, pixels.shape[2:])
 
 
 def grad_cam(decision: Decision, pixels: Tensor, *beside: Tensor) -> Tensor:
@@ -178,7 +176,7 @@ def grad_cam(decision: Decision, pixels: Tensor, *beside: Tensor) -> Tensor:
 
     method = LayerGradCam(decision, decision.maps)
     coarse = method.attribute(pixels, additional_forward_args=beside, relu_attributions=True)
-    return _enlarged(coarse, decision.maps.convolutions, pixels.shape[2:])
+    return _enlarged(coarse, decision.encoder.convolutions, pixels.shape[2:])
 
 
 def _enlarged(coarse: Tensor, convolutions: nn.ModuleList, size: torch.Size) -> Tensor:

@@ -37,9 +37,8 @@ def reading(cell: tuple[int, int]) -> Decision:
     kept = weight[:, :, cell[0], cell[1]].abs()
     weight.zero_()
     weight[:, :, cell[0], cell[1]] = kept
-    eye = Decision(encoder, lambda features: features.sum(1), ROWS)
-    eye.norm = nn.Identity()
-    return eye
+    encoder.norm = nn.Identity()
+    return Decision(encoder, lambda features: features.sum(1), ROWS)
 
 
 @pytest.mark.parametrize("name", encoders.ENCODERS)
@@ -60,8 +59,7 @@ def test_shape_and_normalisation(method):
     signed = saliency.shares(eye, images(2), speed, method=method)
     assert torch.equal(signed.abs(), found)
     # What speaks for a decision speaks against its opposite.
-    against = Decision(encoders.build("small", *SHAPE), lambda *seen: -eye.head(*seen), ROWS)
-    against.maps, against.projection, against.norm = eye.maps, eye.projection, eye.norm
+    against = Decision(eye.encoder, lambda *seen: -eye.head(*seen), ROWS)
     if method != "gradcam":  # which keeps one side of it
         torch.testing.assert_close(saliency.shares(against, images(2), speed, method=method), -signed)
 
