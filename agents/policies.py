@@ -124,7 +124,7 @@ def read(path: Path, name: str, device: torch.device | str = "cpu") -> TrainedPo
         raise UserError(f"{path} is no policy")
     encoder = None
     if card := header["encoder"]:
-        encoder = encoders.build(card["encoder"], card["in_channels"], card["height"], card["width"])
+        encoder = encoders.rebuild(card)
     space, actions = _space(header, encoder), actions_of(header["actions"])
     layers = (header["hidden"], header["learned_encoder"])
     if options := header.get("action_values"):

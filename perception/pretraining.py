@@ -14,7 +14,7 @@ from envs.errors import UserError
 from perception import diagnostics, objectives
 from perception.augment import Augmentation
 from perception.data import Drive, DrivingData
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 
 COLLAPSED = 0.1  # of the spread 1/sqrt(d) of features that use every direction
 MEASURED_EVERY, MEASURED_BATCHES = 10, 8  # iterations between two measurements, and how many batches one looks at
@@ -46,7 +46,7 @@ class Pretraining:
 
     def __init__(
         self,
-        encoder: ConvEncoder,
+        encoder: Encoder,
         objective: str,
         data: DrivingData,
         augmentation: Augmentation,

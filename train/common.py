@@ -199,23 +199,24 @@ def begin(command: Command, args: RunArgs) -> tuple[Any, Path, dict[str, Any]]:
     return saved, args.resume, config
 
 
+def found(folder: str) -> Path:
+    """A folder by its path; "zoo/NAME" is found from anywhere."""
+    path = Path(folder)
+    return policies.ZOO / folder.removeprefix("zoo/") if folder.startswith("zoo/") and not path.exists() else path
+
+
 def frozen_encoder(args: RunArgs, card: dict[str, Any] | None) -> tuple[nn.Module, dict[str, Any]]:
-    """The frozen encoder and what `policies.save` records of it. See `make_worlds`; "zoo/NAME" is found from
-    anywhere."""
+    """The frozen encoder and what `policies.save` records of it. See `make_worlds`."""
     if card is not None:
-        encoder = encoders.build(card["encoder"], card["in_channels"], card["height"], card["width"])
+        encoder = encoders.rebuild(card)
         return encoder.eval().requires_grad_(False), card
-    folder = Path(args.encoder)
-    if args.encoder.startswith("zoo/") and not folder.exists():
-        folder = policies.ZOO / args.encoder.removeprefix("zoo/")
+    folder = found(args.encoder)
     if (folder / policies.NAME).exists():
         policy = policies.read(folder / policies.NAME, args.encoder)
         if policy.encoder is None:
             raise UserError(f"the policy in {args.encoder} has no frozen encoder")
         return policy.encoder, policy.header["encoder"]
-    card = encoders.read_card(folder)
-    kept = {key: card[key] for key in ("encoder", "in_channels", "height", "width")}
-    return encoders.load(folder, rig=SURROUND), kept
+    return encoders.load(folder, rig=SURROUND), encoders.architecture(encoders.read_card(folder))
 
 
 def make_worlds(

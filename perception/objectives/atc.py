@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, Objective
 from perception.objectives.heads import follow, follower
 
@@ -57,7 +57,7 @@ class ATC(Objective):
     HIDDEN = 512
     FOLLOW = 0.01  # share of the way that the key encoder moves towards the encoder at each update
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         channels, height, width = encoder.map_shape
         self.cells = height * width

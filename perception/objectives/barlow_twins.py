@@ -5,7 +5,7 @@ Source: Zbontar et al. 2021, "Barlow Twins: Self-Supervised Learning via Redunda
 
 import torch
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, TwoViews
 from perception.objectives.heads import mlp
 
@@ -51,7 +51,7 @@ class BarlowTwins(TwoViews):
     REDUNDANCY = 5e-3
     HIDDEN, LATENT = 512, 512
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.projector = mlp(encoder.features, self.HIDDEN, self.HIDDEN, self.LATENT)
 

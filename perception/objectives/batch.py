@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Objective(nn.Module):
 
     VIEWS = 1  # augmentations of each image that it is to be given
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__()
         self.encoder = encoder
         self.num_actions = num_actions

@@ -9,7 +9,7 @@ Visual Concepts with a Constrained Variational Framework".
 import torch
 from torch import nn
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, Objective
 from perception.objectives.draws import Draws
 from perception.objectives.pixels import PatchDecoder, patches, scaled
@@ -48,7 +48,7 @@ class BetaVAE(Objective):
     BETA = 4.0
     LATENT = 64
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.latent = nn.Linear(encoder.features, 2 * self.LATENT)
         self.decoder = PatchDecoder(encoder, self.LATENT)

@@ -6,7 +6,7 @@ Source: Grill et al. 2020, "Bootstrap your own latent: A new approach to self-su
 import torch
 import torch.nn.functional as F
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, TwoViews
 from perception.objectives.heads import follow, follower, mlp
 
@@ -36,7 +36,7 @@ class BYOL(TwoViews):
     HIDDEN, LATENT = 512, 128
     FOLLOW = 0.01  # share of the way that the copy moves at each update, 1 - tau
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.projector = mlp(encoder.features, self.HIDDEN, self.LATENT)
         self.predictor = mlp(self.LATENT, self.HIDDEN, self.LATENT)

@@ -7,7 +7,7 @@ Source: Vincent et al. 2008, "Extracting and Composing Robust Features with Deno
 
 import torch
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, Objective
 from perception.objectives.draws import Draws
 from perception.objectives.pixels import PatchDecoder, patches, scaled
@@ -33,7 +33,7 @@ class Denoising(Objective):
 
     DEVIATION = 0.2 * 255  # of the noise, in grey levels
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.decoder = PatchDecoder(encoder, encoder.features)
         self.draws = Draws()

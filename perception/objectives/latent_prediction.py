@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, Objective
 from perception.objectives.byol import cosine_error
 from perception.objectives.heads import follow, follower, mlp
@@ -64,7 +64,7 @@ class LatentPrediction(Objective):
     HIDDEN, LATENT = 512, 128
     FOLLOW = 0.01  # share of the way that the copy moves at each update
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.transition = mlp(encoder.features + num_actions, self.HIDDEN, encoder.features, normalized=False)
         self.projection = nn.Linear(encoder.features, self.LATENT)

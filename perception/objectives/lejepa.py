@@ -9,7 +9,7 @@ Source: Balestriero and LeCun 2025, "LeJEPA: Provable and Scalable Self-Supervis
 
 import torch
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, TwoViews
 from perception.objectives.draws import Draws
 from perception.objectives.heads import mlp
@@ -66,7 +66,7 @@ class LeJEPA(TwoViews):
     SLICES = 256  # directions, drawn anew for each batch
     HIDDEN, LATENT = 512, 64
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.projector = mlp(encoder.features, self.HIDDEN, self.LATENT)
         self.draws = Draws()

@@ -9,7 +9,7 @@ Source: He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners".
 
 import torch
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, Objective
 from perception.objectives.draws import Draws
 from perception.objectives.pixels import PATCH, PatchDecoder, patches, scaled
@@ -51,7 +51,7 @@ class MAE(Objective):
 
     RATIO = 0.75  # of the patches that are painted over
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.decoder = PatchDecoder(encoder, encoder.features)
         self.draws = Draws()

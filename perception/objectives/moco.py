@@ -9,7 +9,7 @@ that a shuffling of the batch would have to hide.
 import torch
 import torch.nn.functional as F
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, TwoViews
 from perception.objectives.heads import follow, follower, mlp
 
@@ -47,7 +47,7 @@ class MoCo(TwoViews):
     QUEUE = 1024  # keys: well under one drive's images, so that few of them show the query's own image
     FOLLOW = 0.01  # share of the way that the copy moves at each update, 1 - m
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.projector = mlp(encoder.features, self.HIDDEN, self.LATENT, normalized=False)
         self.key_encoder, self.key_projector = follower(encoder), follower(self.projector)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from envs.errors import UserError
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 
 PATCH = 8  # pixels: the side of a patch
 WIDTH = 64  # numbers that describe a patch before it is drawn
@@ -39,7 +39,7 @@ class PatchDecoder(nn.Module):
         inputs: size of the vector.
     """
 
-    def __init__(self, encoder: ConvEncoder, inputs: int):
+    def __init__(self, encoder: Encoder, inputs: int):
         super().__init__()
         self.count = (encoder.height // PATCH) * (encoder.width // PATCH)
         self.standardize = nn.BatchNorm1d(inputs, affine=False, track_running_stats=False)

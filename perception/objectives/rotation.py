@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, Objective
 from perception.objectives.draws import Draws
 
@@ -54,7 +54,7 @@ class Rotation(Objective):
         num_actions: not used.
     """
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.turn = nn.Linear(encoder.features, TURNS)
         self.draws = Draws()

@@ -6,7 +6,7 @@ Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
 import torch
 import torch.nn.functional as F
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, TwoViews
 from perception.objectives.heads import mlp
 
@@ -42,7 +42,7 @@ class SimCLR(TwoViews):
     TEMPERATURE = 0.2
     HIDDEN, LATENT = 512, 128
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.projector = mlp(encoder.features, self.HIDDEN, self.LATENT, normalized=False)
 

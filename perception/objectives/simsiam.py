@@ -8,7 +8,7 @@ Source: Chen and He 2021, "Exploring Simple Siamese Representation Learning".
 import torch
 from torch import nn
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, TwoViews
 from perception.objectives.byol import cosine_error
 from perception.objectives.heads import mlp
@@ -26,7 +26,7 @@ class SimSiam(TwoViews):
 
     HIDDEN, LATENT, WAIST = 512, 512, 128
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         last = nn.BatchNorm1d(self.LATENT, affine=False, track_running_stats=False)
         self.projector = nn.Sequential(mlp(encoder.features, self.HIDDEN, self.HIDDEN, self.LATENT), last)

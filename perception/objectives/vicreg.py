@@ -6,7 +6,7 @@ Learning".
 
 import torch
 
-from perception.encoders import ConvEncoder
+from perception.encoders import Encoder
 from perception.objectives.batch import Batch, TwoViews
 from perception.objectives.heads import mlp
 
@@ -60,7 +60,7 @@ class VICReg(TwoViews):
 
     HIDDEN, LATENT = 512, 512
 
-    def __init__(self, encoder: ConvEncoder, num_actions: int):
+    def __init__(self, encoder: Encoder, num_actions: int):
         super().__init__(encoder, num_actions)
         self.expander = mlp(encoder.features, self.HIDDEN, self.HIDDEN, self.LATENT)
 

@@ -70,7 +70,7 @@ def obs():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_explained_is_what_the_policy_says(kind, obs, monkeypatch):
-    monkeypatch.setattr(encoders, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr("perception.encoders.base.has_bfloat16", lambda device: False)
     policy, pixels = KINDS[kind], obs["camera"].float()
     said, taken = policy.explain(obs), policy.act(obs)
     if "continuous" in kind:

@@ -38,7 +38,7 @@ def test_maps_images_to_features(name, shape):
 
 def test_small_is_convolutions_of_scaled_pixels(monkeypatch):
     """Against the same layers written out on float pixels, without the byte trick and in float32."""
-    monkeypatch.setattr(encoders, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr("perception.encoders.base.has_bfloat16", lambda device: False)
     encoder = encoders.build("small", *SHAPE)
     x = (images(3).float() - 128) / 64
     for layer in encoder.convolutions:
@@ -49,7 +49,7 @@ def test_small_is_convolutions_of_scaled_pixels(monkeypatch):
 
 def test_gradients_of_pixels_are_those_of_features(monkeypatch):
     """Floats that ask for gradients give the same features as bytes, and finite differences agree."""
-    monkeypatch.setattr(encoders, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr("perception.encoders.base.has_bfloat16", lambda device: False)
     encoder = encoders.build("small", *SHAPE).requires_grad_(False)
     pixels = images(1).float().requires_grad_()
     features = encoder(pixels)
@@ -62,9 +62,9 @@ def test_gradients_of_pixels_are_those_of_features(monkeypatch):
 
 def test_bfloat16_changes_features_little(monkeypatch):
     encoder = encoders.build("small", *SHAPE).requires_grad_(False)
-    monkeypatch.setattr(encoders, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr("perception.encoders.base.has_bfloat16", lambda device: False)
     exact = encoder(images(8))
-    monkeypatch.setattr(encoders, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr("perception.encoders.base.has_bfloat16", lambda device: True)
     rounded = encoder(images(8))
     assert (rounded - exact).abs().max() < 0.1  # features have unit variance
     with encoders.single_precision():

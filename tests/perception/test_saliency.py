@@ -43,7 +43,7 @@ def reading(cell: tuple[int, int]) -> Decision:
 
 @pytest.mark.parametrize("name", encoders.ENCODERS)
 def test_a_decision_is_made_on_the_encoders_features(name, monkeypatch):
-    monkeypatch.setattr(encoders, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr("perception.encoders.base.has_bfloat16", lambda device: False)
     torch.manual_seed(0)
     encoder = encoders.build(name, *SHAPE)
     found = Decision(encoder, lambda features: features, ROWS)(images(3).float())
