@@ -25,7 +25,7 @@ from envs.interruption import interruptible
 from envs.simulation import resolve_device
 from evaluation import backends
 from evaluation.counterfactual_episode import DISTANCES, Episode, explain
-from evaluation.counterfactual_page import html_page, verdict
+from evaluation.counterfactual_page import LABELS, html_page, verdict
 from evaluation.counterfactual_studio import Studio
 from evaluation.counterfactual_summary import agreement, by_place, document, reach_of
 from evaluation.recorder import HELD_OUT_SEED
@@ -151,10 +151,10 @@ def _places(episodes: Sequence[Episode]) -> Table:
 
 def _agreed(found: dict, method: str) -> str:
     parts = []
-    for name, label in (("saliency", f"share of saliency ({method})"), ("pixels", "number of pixels")):
+    for name, label in LABELS.items():
         each, over = found[name]["mean_over_moments"], found[name]["over_all"]
-        parts.append(f"{label} {_figure(each)} in the mean of decisions, {_figure(over)} over all")
-    return f"Rank correlation with the influence, {found['objects']} objects: {'; '.join(parts)}."
+        parts.append(f"{label.lower()} {_figure(each)} in the mean of decisions, {_figure(over)} over all")
+    return f"Rank correlation with the influence, {found['objects']} objects, {method}: {'; '.join(parts)}."
 
 
 def _figure(value: float | None) -> str:

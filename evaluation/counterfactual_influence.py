@@ -115,6 +115,16 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
     return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
 
 
+def partial_rank_correlation(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> float | None:
+    """The rank correlation of x and y that is left when that of both with z is taken out; None of fewer than four, or
+    where one of them is constant or ranked as z is."""
+    xy, xz, yz = rank_correlation(x, y), rank_correlation(x, z), rank_correlation(y, z)
+    if len(x) < 4 or xy is None or xz is None or yz is None:
+        return None
+    left = (1 - xz**2) * (1 - yz**2)
+    return (xy - xz * yz) / left**0.5 if left > 1e-9 else None
+
+
 def _ranks(values: np.ndarray) -> np.ndarray:
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[which]

@@ -17,6 +17,12 @@ from evaluation.page import text
 
 STYLE = (Path(__file__).parent / "counterfactual.css").read_text()
 OBJECTS = (REMOVED, SIGNAL, BRAKES)
+# Rank correlations with the influence, see `evaluation.counterfactual_summary.agreement`.
+LABELS = {
+    "saliency": "Share of saliency",
+    "pixels": "Number of pixels",
+    "saliency_given_pixels": "Share of saliency, given the number of pixels",
+}
 MOMENTS, ROWS = 8, 14  # that are shown, of moments and of objects in the timeline
 FAINT = 0.01  # influence below which an object counts as without any
 SIGNS = {"LANE_LEFT": "←", "LANE_RIGHT": "→", "IDLE": "·", "FASTER": "+", "SLOWER": "−"}
@@ -86,8 +92,8 @@ def verdict(episode: Episode, method: str = "") -> tuple[str, list[str]]:
             "another action would have been chosen" if most.changes_action else "the same action would have been chosen"
         )
         headline = (
-            f"What mattered most was {most.change.object} at {instant.moment.time:g} s: with {most.change.name}, {acts} "
-            f"({amount(most.influence, episode)})."
+            f"What mattered most was {most.change.object} at {instant.moment.time:g} s: with {most.change.name}, "
+            f"{acts} ({amount(most.influence, episode)})."
         )
     removed = list(episode.effects(REMOVED))
     turning = {id(owner) for owner, effect in removed if effect.changes_action}
@@ -106,10 +112,11 @@ def verdict(episode: Episode, method: str = "") -> tuple[str, list[str]]:
         )
     found = agreement([episode])
     if found is not None and found["saliency"]["mean_over_moments"] is not None:
-        mine, size = (found[name]["mean_over_moments"] for name in ("saliency", "pixels"))
+        mine, size, beyond = (found[name]["mean_over_moments"] for name in LABELS)
         sentences.append(
             f"Its saliency ({method}) ranks the objects of a decision as their influence does with a rank correlation "
-            f"of {mine:.2f}; their size in pixels alone does with {size:.2f}."
+            f"of {mine:.2f}; their size in pixels alone does with {size:.2f}"
+            + ("." if beyond is None else f", and given that the saliency has {beyond:.2f} to add.")
         )
     return headline, sentences
 
@@ -239,12 +246,9 @@ def _saliency(episode: Episode, method: str) -> str:
         (f"share of saliency, {method} [%]", "influence"),
     )
     rows = []
-    for name, label in (("saliency", "Share of saliency"), ("pixels", "Number of pixels")):
+    for name, label in LABELS.items():
         each, over = found[name]["mean_over_moments"], found[name]["over_all"]
-        rows.append([label, *("" if value is None else f"{value:.2f}" for value in (each, over))])
-    head = [
-        "Rank correlation with the influence",
-        f"mean of decisions<small>{found['moments']} with three objects</small>",
-        f"all<small>{found['objects']} objects and decisions</small>",
-    ]
+        left = f"<small>{found[name]['moments']} decisions</small>"
+        rows.append([label, "" if each is None else f"{each:.2f}{left}", "" if over is None else f"{over:.2f}"])
+    head = ["Rank correlation with the influence", "Mean of decisions", f"All<small>{found['objects']} objects</small>"]
     return page.grid([page.card("Influence over saliency", drawn)]) + page.wide_table(head, rows)

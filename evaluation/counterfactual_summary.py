@@ -1,13 +1,13 @@
 """What was found in an episode, in tables: by change, by place, the foremost moments, and whether a saliency agrees."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from evaluation.counterfactual_changes import KINDS, REMOVED
 from evaluation.counterfactual_episode import DISTANCES, Effect, Episode, Instant
-from evaluation.counterfactual_influence import MEASURES, rank_correlation
+from evaluation.counterfactual_influence import MEASURES, partial_rank_correlation, rank_correlation
 
 
 def foremost(episode: Episode, count: int, *kinds: str, each: int = 2, apart: int = 3) -> list[tuple[Instant, Effect]]:
@@ -79,9 +79,9 @@ def reach_of(number: int) -> str:
 def agreement(episodes: Sequence[Episode]) -> dict[str, Any] | None:
     """Whether objects with more saliency have more influence, where there is a saliency.
 
-    Rank correlations over the objects of a moment, averaged over the moments with three objects or more, and over
-    all objects and moments. Beside them the same with an object's number of pixels in the place of its saliency:
-    what a map would reach that knows nothing but sizes.
+    Rank correlations over the objects of a moment, averaged over the moments that have one, and over all objects and
+    moments. Beside them the same with an object's number of pixels in the place of its saliency, what a map would reach
+    that knows nothing but sizes; and what the saliency tells beyond that, the partial correlation given the pixels.
     """
     groups = [
         [effect for effect in instant.effects if effect.change.kind == REMOVED and effect.saliency is not None]
@@ -92,16 +92,26 @@ def agreement(episodes: Sequence[Episode]) -> dict[str, Any] | None:
     if not everybody:
         return None
     found: dict[str, Any] = {"objects": len(everybody)}
-    for name in ("saliency", "pixels"):
-        each = [value for group in groups if (value := _correlated(group, name)) is not None]
-        found["moments"] = len(each)
-        found[name] = {"mean_over_moments": _mean(each), "over_all": _correlated(everybody, name)}
+    for name, correlate in AGREEMENTS.items():
+        each = [value for group in groups if (value := correlate(*_columns(group))) is not None]
+        found[name] = {
+            "mean_over_moments": _mean(each),
+            "moments": len(each),
+            "over_all": correlate(*_columns(everybody)),
+        }
     return found
 
 
-def _correlated(effects: Sequence[Effect], name: str) -> float | None:
-    shares = np.array([getattr(effect, name) for effect in effects])
-    return rank_correlation(shares, np.array([effect.influence for effect in effects]))
+# Of influence, saliency and pixels of some objects.
+AGREEMENTS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float | None]] = {
+    "saliency": lambda influence, saliency, pixels: rank_correlation(saliency, influence),
+    "pixels": lambda influence, saliency, pixels: rank_correlation(pixels, influence),
+    "saliency_given_pixels": lambda influence, saliency, pixels: partial_rank_correlation(saliency, influence, pixels),
+}
+
+
+def _columns(effects: Sequence[Effect]) -> list[np.ndarray]:
+    return [np.array([getattr(effect, name) for effect in effects]) for name in ("influence", "saliency", "pixels")]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -23,7 +23,7 @@ from evaluation import backends, counterfactual
 from evaluation.counterfactual_changes import BRAKES, REMOVED, SCENE, Change, changes
 from evaluation.counterfactual_changes import SIGNAL as SIGNALS
 from evaluation.counterfactual_episode import at
-from evaluation.counterfactual_influence import Answers, ask, rank_correlation
+from evaluation.counterfactual_influence import Answers, ask, partial_rank_correlation, rank_correlation
 from evaluation.counterfactual_studio import Studio, drive
 from tests.evaluation.test_report_browser import CHROMIUM, browse
 
@@ -269,6 +269,15 @@ def test_rank_correlation_is_scipys(pairs):
         assert rank_correlation(x, y) is None
     else:
         assert rank_correlation(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-9)
+
+
+def test_partial_correlation_is_that_of_residuals():
+    """Of the ranks, after a line through the third ones."""
+    x, y, z = np.random.default_rng(0).normal(size=(3, 40)) + np.linspace(0, 3, 40)
+    ranks = [scipy.stats.rankdata(values) for values in (x, y, z)]
+    left = [each - np.polyval(np.polyfit(ranks[2], each, 1), ranks[2]) for each in ranks[:2]]
+    assert partial_rank_correlation(x, y, z) == pytest.approx(np.corrcoef(*left)[0, 1], abs=1e-9)
+    assert partial_rank_correlation(x, y, x) is None
 
 
 def test_who_cannot_be_asked(staged):
