@@ -61,9 +61,10 @@ class ImpalaEncoder(Encoder):
         self.end((CHANNELS[-1], height, width), features)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.orthogonal_(layer.weight, gain=2**0.5)
+                nn.init.orthogonal_(layer.weight)
                 nn.init.zeros_(layer.bias)
             if isinstance(layer, Residual):
+                nn.init.orthogonal_(layer.first.weight, gain=2**0.5)
                 nn.init.orthogonal_(layer.second.weight, gain=(len(CHANNELS) * BLOCKS) ** -0.5)
 
     def convolve(self, centred: torch.Tensor) -> torch.Tensor:
