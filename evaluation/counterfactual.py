@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from agents.saliency import Saliency, sees_pictures
@@ -27,7 +27,7 @@ from evaluation import backends
 from evaluation.counterfactual_episode import DISTANCES, Episode, explain
 from evaluation.counterfactual_page import LABELS, html_page, verdict
 from evaluation.counterfactual_studio import Studio
-from evaluation.counterfactual_summary import agreement, by_place, document, reach_of
+from evaluation.counterfactual_summary import agreement, by_kind, by_place, document, reach_of
 from evaluation.recorder import HELD_OUT_SEED
 from evaluation.results import machine, versions
 from evaluation.suites import case, parse
@@ -102,12 +102,14 @@ def run(args: Args, out: Path) -> list[Episode]:
         episodes = [(seed, number, args.case, _stem(args.case))]
     worlds, found = make_worlds(1), []
     studio = Studio(worlds, make_worlds)
-    columns = (SpinnerColumn(), TextColumn("{task.description}, decision {task.completed}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    most = round(scenario.duration * scenario.policy_frequency)
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for seed, number, name, stem in episodes:
-            bar = progress.add_task(name, total=None)
+            bar = progress.add_task(name, total=most)
             episode = explain(worlds, studio, policy, seed, number, look, lambda bar=bar: progress.advance(bar))
             found.append(episode)
+            progress.update(bar, total=len(episode.instants))
             title = f"{policy.name}: {scenario.name if args.case is None else 'case'} · {name}"
             about = {"policy": policy.name, "scenario": scenario.name, "case": args.case, "episode": number}
             about |= {"seed": seed, "saliency": args.saliency if look is not None else None}
@@ -124,7 +126,7 @@ def run(args: Args, out: Path) -> list[Episode]:
         headline, sentences = verdict(episode, args.saliency)
         print(" ".join([f"{name}:", headline, *sentences]))
         print(f"Page: {out / stem}.html")
-    Console().print(_places(found))
+    Console().print(_kinds(found), _places(found))
     if agreed := agreement(found):
         print(_agreed(agreed, args.saliency))
     return found
@@ -132,6 +134,17 @@ def run(args: Args, out: Path) -> list[Episode]:
 
 def _stem(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name.strip("/"))
+
+
+def _kinds(episodes: Sequence[Episode]) -> Table:
+    """Influences by kind of change, over all episodes."""
+    table = Table(title="Influence of changes", title_justify="left")
+    for name in ("", "seen", "mean", "greatest", "another action"):
+        table.add_column(name, justify="right" if name else "left")
+    for row in by_kind(episodes):
+        figures = (f"{row['mean_influence']:.3f}", f"{row['greatest_influence']:.3f}", f"{row['changes_action']:.1%}")
+        table.add_row(row["change"], str(row["seen"]), *figures)
+    return table
 
 
 def _places(episodes: Sequence[Episode]) -> Table:

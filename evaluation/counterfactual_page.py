@@ -159,7 +159,7 @@ def _moments(episode: Episode, studio: Studio, saliency: Saliency | None) -> str
 
 def _scenes(episode: Episode, studio: Studio) -> str:
     chosen = foremost(episode, len(episode.instants), SCENE, each=1, apart=0)
-    return page.grid([_card(episode, *pair, studio, None) for pair in chosen], "moments")
+    return page.grid([_card(episode, *pair, studio, None) for pair in chosen], "moments") + _table(episode, SCENE)
 
 
 def _card(episode: Episode, instant: Instant, effect: Effect, studio: Studio, saliency: Saliency | None) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.counterfactual_changes import KINDS, REMOVED
+from evaluation.counterfactual_changes import KINDS, REMOVED, SIGNAL
 from evaluation.counterfactual_episode import DISTANCES, Effect, Episode, Instant
 from evaluation.counterfactual_influence import MEASURES, partial_rank_correlation, rank_correlation
 
@@ -45,6 +45,26 @@ def by_change(episode: Episode, *kinds: str) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: -row["greatest_influence"])
+
+
+def by_kind(episodes: Sequence[Episode]) -> list[dict[str, Any]]:
+    """A row a kind of change, over all objects: removed, brake lights on, signal green, dusk and so on."""
+    groups: dict[str, list[Effect]] = {}
+    for kind in KINDS:
+        for episode in episodes:
+            for _, effect in episode.effects(kind):
+                what = effect.change.what
+                groups.setdefault(f"signal {what}" if kind == SIGNAL else what, []).append(effect)
+    return [
+        {
+            "change": name,
+            "seen": len(effects),
+            "mean_influence": _mean(effect.influence for effect in effects),
+            "greatest_influence": max(effect.influence for effect in effects),
+            "changes_action": _mean(float(effect.changes_action) for effect in effects),
+        }
+        for name, effects in groups.items()
+    ]
 
 
 def by_place(episodes: Sequence[Episode]) -> list[dict[str, Any]]:
@@ -139,6 +159,7 @@ def document(episode: Episode) -> dict[str, Any]:
         "influence": {"measure": name, "unit": unit},
         "action_names": list(episode.action_names),
         "changes": by_change(episode, *KINDS),
+        "kinds": by_kind([episode]),
         "places": by_place([episode]),
         "agreement": agreement([episode]),
         "steps": steps,

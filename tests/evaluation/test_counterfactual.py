@@ -321,7 +321,9 @@ def test_the_file_holds_every_decision(written):
             assert (effect["saliency"] is None) == (effect["kind"] == SCENE)
     kinds = {row["kind"] for row in found["changes"]}
     assert {REMOVED, SCENE} <= kinds <= {REMOVED, SCENE, BRAKES}
-    assert sum(row["seen"] for row in found["places"]) == found["agreement"]["objects"]
+    seen = {row["change"]: row["seen"] for row in found["kinds"]}
+    assert seen["dusk"] == len(found["steps"])
+    assert sum(row["seen"] for row in found["places"]) == found["agreement"]["objects"] == seen["removed"]
     text = page.read_text()
     assert text.count("data:image/png") >= 8 and "Influence over time" in text and "gradcam" in text
 
