@@ -84,16 +84,14 @@ class Saliency:
             seen = {"features": torch.cat([features, speed], dim=1)}
         else:
             seen = {"camera": features, "speed": speed}
-        network = self._network
         if isinstance(self.policy, TrainedValues):
-            outputs = network(seen)
-        elif self.target == "value":
-            return network.predict_values(seen).squeeze(1)
-        elif isinstance(network.action_space, spaces.Discrete):
-            outputs = network.values_and_log_probabilities(seen)[1]
+            outputs = self._network(seen)
         else:
-            along = nn.functional.normalize(actions.float(), dim=1)
-            return (network.get_distribution(seen).distribution.mean * along).sum(1)
+            values, outputs = self._network.values_and_distributions(seen)
+            if self.target == "value":
+                return values.squeeze(1)
+            if not isinstance(self._network.action_space, spaces.Discrete):
+                return (outputs[:, 0] * nn.functional.normalize(actions.float(), dim=1)).sum(1)
         return outputs.gather(1, actions.long().reshape(-1, 1)).squeeze(1)
 
 
