@@ -1,16 +1,16 @@
-"""Where a policy fails: cases of a suite over the parameters of their family, or places on the road of a scenario."""
+"""Where a policy fails: on the road, and cases of a suite also over the parameters of their family."""
 
 from collections import defaultdict
 
 import numpy as np
 
-from evaluation import page, plots
+from evaluation import page, places, plots
 from evaluation.avoidable import is_avoidable, reference_among
-from evaluation.replay import Replay
-from evaluation.results import Outcome
+from evaluation.endings import AT_FAULT, KINDS
+from evaluation.results import Outcome, Setting
+from evaluation.road_map import glyph, road_map
 from evaluation.suites import FAMILIES
 
-MOST_MAPS = 4
 LONGEST_UNIT = 15
 MOST_FINE = 400  # cases without a failure that are drawn in one plot
 
@@ -20,16 +20,10 @@ def crashed(outcome: Outcome) -> np.ndarray:
     return (outcome.values["collision"] > 0) & outcome.valid["collision"]
 
 
-def marks(outcomes: list[Outcome]) -> np.ndarray:
-    """What to mark each episode of the first policy with: one of `plots.MARKS`. Shape: (E,)."""
-    tested = outcomes[0]
-    missed = tested.valid["success"] & (tested.values["success"] == 0)
-    kinds = np.where(missed, "other", np.full(len(missed), "fine", dtype="<U11"))
-    kinds[crashed(tested)] = "crash"
-    reference = reference_of(outcomes)
-    if reference is not None:
-        kinds[crashed(tested) & ~is_avoidable(crashed(tested), crashed(reference))] = "unavoidable"
-    return kinds
+def shared(outcomes: list[Outcome]) -> np.ndarray:
+    """True in episodes in which the first policy collided, and the reference driver too. Shape: (E,)."""
+    both, reference = crashed(outcomes[0]), reference_of(outcomes)
+    return both & ~is_avoidable(both, crashed(reference)) if reference is not None else both & False
 
 
 def reference_of(outcomes: list[Outcome]) -> Outcome | None:
@@ -38,19 +32,35 @@ def reference_of(outcomes: list[Outcome]) -> Outcome | None:
     return next((outcome for outcome in outcomes[1:] if outcome.name == name), None)
 
 
-def where(outcomes: list[Outcome]) -> str:
+def where(setting: Setting, outcomes: list[Outcome]) -> str:
     """Pictures of where the first policy fails, as HTML; nothing if it does not."""
-    tested = outcomes[0]
-    cards = _families(outcomes) if tested.cases is not None else _maps(tested)
-    if not cards:
+    tested, ended = outcomes[0], outcomes[0].endings
+    if not ended.failed.any():
         return ""
+    cards = _scenario(setting, tested) if tested.cases is None else _families(outcomes)
+    counts = np.bincount(ended.kind[ended.failed])
+    key = [f"{glyph(kind)} {page.text(KINDS[kind])} <strong>{counts[kind]}</strong>" for kind in np.flatnonzero(counts)]
     reference = reference_of(outcomes)
-    key = [("crash", "×", f"collision that {reference.name} avoided" if reference else "collision")]
-    key += [("crash", "○", "collision of both")] if reference else []
-    key += [("other", "■", "goal not reached")]
-    key += [("dot", "●", "neither")] if tested.cases is not None else []
-    shown = " ".join(f'<span><i class="{kind}">{sign}</i> {page.text(words)}</span>' for kind, sign, words in key)
-    return f'<p class="note key">{shown}</p>' + page.grid(cards, "maps" if tested.cases is None else "")
+    if shared(outcomes).any():
+        key.append(f"{glyph(AT_FAULT, shared=True)} grey: {page.text(reference.name)} crashed too")
+    if tested.cases is not None:
+        key.append('<i class="dot">●</i> no failure')
+    lines = [f'<p class="note key">{" ".join(f"<span>{words}</span>" for words in key)}</p>']
+    lost = int((ended.map < 0).sum())
+    if lost:
+        have = "episode has no place" if lost == 1 else "episodes have no place"
+        lines.append(f'<p class="note">{lost} {have}: the policy or the simulator raised an error.</p>')
+    return "\n".join(lines) + page.grid(cards, "maps" if tested.cases is None else "")
+
+
+def _scenario(setting: Setting, tested: Outcome) -> list[str]:
+    """A plot for each road of a scenario on which something failed."""
+    cards = []
+    for picture in places.of_scenario(setting, tested):
+        count = len(picture.places.kind)
+        title = f"{picture.title or setting.scenario}: {count} {'failure' if count == 1 else 'failures'}"
+        cards.append(page.card(page.text(title), road_map(picture.lanes, picture.places)))
+    return cards
 
 
 # --- cases of a suite -------------------------------------------------------------------------------------------------
@@ -58,30 +68,33 @@ def where(outcomes: list[Outcome]) -> str:
 
 def _families(outcomes: list[Outcome]) -> list[str]:
     """A plot for each family in which something failed."""
-    tested, kinds = outcomes[0], marks(outcomes)
+    tested, both = outcomes[0], shared(outcomes)
+    ended = tested.endings
     episodes = defaultdict(list)
     for episode, case in enumerate(tested.cases):
-        episodes[case.family].append(episode)
+        if ended.map[episode] >= 0:
+            episodes[case.family].append(episode)
     cards = []
     for family, members in episodes.items():
-        chosen = np.array(members)
-        failed = kinds[chosen] != "fine"
-        if not failed.any():
+        driven = np.array(members)
+        failed = driven[ended.failed[driven]]
+        if not len(failed):
             continue
-        chosen = np.concatenate([chosen[~failed][:MOST_FINE], chosen[failed]])
+        chosen = np.concatenate([driven[~ended.failed[driven]][:MOST_FINE], failed])
         parameters = [tested.cases[k].parameters for k in chosen]
-        first, second = telling(parameters, kinds[chosen] != "fine")
+        first, second = telling(parameters, ended.failed[chosen])
         plot = plots.scatter(
             np.array([values.get(first, 0.0) for values in parameters]),
             np.array([values.get(second, 0.0) for values in parameters]),
-            kinds[chosen].tolist(),
+            ended.kind[chosen].tolist(),
+            both[chosen].tolist(),
             [f"{tested.cases[k].id} (episode {k})" for k in chosen],
             (_axis(family, first), _axis(family, second)),
         )
-        count = int(np.isin(kinds[chosen], ("crash", "unavoidable")).sum())
         known = FAMILIES.get(family)
-        title = f"{known.title if known else family}: {count} of {len(members)} collided"
-        cards.append(page.card(page.text(title), plot))
+        title = f"{known.title if known else family}: {len(failed)} of {len(driven)} failed"
+        road = "".join(road_map(picture.lanes, picture.places) for picture in places.of_cases(tested, failed, both))
+        cards.append(page.card(page.text(title), f'{plot}<p class="below">Where on its road</p>{road}'))
     return cards
 
 
@@ -114,32 +127,3 @@ def _axis(family: str, name: str) -> str:
     known = FAMILIES[family].parameters.get(name) if family in FAMILIES else None
     unit = f" [{known.unit}]" if known and 0 < len(known.unit) <= LONGEST_UNIT else ""
     return name.replace("_", " ") + unit
-
-
-# --- places of a scenario ---------------------------------------------------------------------------------------------
-
-
-def _maps(tested: Outcome) -> list[str]:
-    """A picture for each map on which a recorded episode failed."""
-    places = defaultdict(list)
-    for episode, replay in tested.replays.items():
-        end = replay.about.get("end")
-        if end in ("collision", "goal not reached"):
-            places[replay.map].append((episode, replay, "crash" if end == "collision" else "other"))
-    cards = []
-    for number, found in sorted(places.items(), key=lambda entry: -len(entry[1]))[:MOST_MAPS]:
-        ends = np.array([_end(replay) for _, replay, _ in found])
-        lanes = [(np.asarray(line, dtype=float), width) for line, _, _, width in found[0][1].lanes]
-        titles = [f"episode {episode}: {replay.about['end']}" for episode, replay, _ in found]
-        picture = plots.road_map(lanes, ends[:, 0], ends[:, 1], [kind for *_, kind in found], titles)
-        which = ", ".join(str(episode) for episode, *_ in found)
-        map_name = f"Map {number}, episodes" if len(places) > 1 else "Episodes"
-        cards.append(page.card(f"{map_name} {which}", picture))
-    return cards
-
-
-def _end(replay: Replay) -> tuple[float, float]:
-    """Where the ego was when it collided, or at the end [m]."""
-    time = replay.about.get("collision_time")
-    frame = len(replay) - 1 if time is None else min(round(time / replay.dt), len(replay) - 1)
-    return float(replay.x[frame, 0]), float(replay.y[frame, 0])

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evaluation.endings import KINDS, NONE
+from evaluation.road_map import mark
+
 WIDTH, LEFT, RIGHT = 324, 90, 12
 ROW, AXIS = 46, 24
 BINS = 30
-# Of a map [pixel], and of what it shows around the failures [m].
-MAP_WIDTH, MAP_HEIGHT, NARROWEST, MARGIN = 640, 420, 90, 60.0
-# What a case or place is marked as: no failure, a failure that is no crash, a crash that the reference driver had too,
-# a crash.
-MARKS = ("fine", "other", "unavoidable", "crash")
 
 
 def intervals(names: Sequence[str], rates: Sequence[dict]) -> str:
@@ -82,16 +80,21 @@ def histograms(names: Sequence[str], samples: Sequence[np.ndarray], unit: str, t
 
 
 def scatter(
-    x: np.ndarray, y: np.ndarray, marks: Sequence[str], titles: Sequence[str], names: tuple[str, str], colour: int = 0
+    x: np.ndarray,
+    y: np.ndarray,
+    kinds: Sequence[int],
+    shared: Sequence[bool],
+    titles: Sequence[str],
+    names: tuple[str, str],
 ) -> str:
-    """Cases over two of their parameters.
+    """Cases of the policy under test over two of their parameters.
 
     Args:
         x, y: of the cases. Shape: (n,), n >= 1.
-        marks: of each: one of `MARKS`. What is drawn last lies on top: the failures.
+        kinds: of failure, see `evaluation.endings`. Failures lie on top.
+        shared: of each, whether the reference driver crashed too.
         titles: of each, shown where the pointer rests on it.
         names: of the two axes, with their units.
-        colour: number of the policy.
     """
     height, left = 216, 44
     across = _Scale(float(np.min(x)), float(np.max(x)), left)
@@ -101,66 +104,18 @@ def scatter(
         at = up(value)
         parts.append(f'<line class="tick" x1="{left}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text class="faint" text-anchor="end" x="{left - 6}" y="{at + 4:.1f}">{_number(value)}</text>')
-    for k in sorted(range(len(marks)), key=lambda k: MARKS.index(marks[k])):
-        parts.append(_mark(marks[k], across(x[k]), up(y[k]), titles[k], colour))
+    for k in sorted(range(len(kinds)), key=lambda k: (kinds[k] != NONE, -kinds[k])):
+        at = across(x[k]), up(y[k])
+        if kinds[k] == NONE:
+            dot = f'<circle class="s0 fine" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="2.4"/>'
+            parts.append(f"<g><title>{html.escape(titles[k])}</title>{dot}</g>")
+        else:
+            parts.append(mark(kinds[k], shared[k], *at, title=f"{KINDS[kinds[k]]}: {titles[k]}"))
     parts.append(f'<text class="faint" x="0" y="-6">↑ {html.escape(names[1])}</text>')
     parts.append(
         f'<text class="faint" text-anchor="end" x="{WIDTH - RIGHT}" y="{height + 28}">{html.escape(names[0])} →</text>'
     )
     return _svg(height + 34, "".join(parts), "cases over two parameters", above=20)
-
-
-def road_map(
-    lanes: Sequence[tuple[np.ndarray, float]], x: np.ndarray, y: np.ndarray, marks: Sequence[str], titles: Sequence[str]
-) -> str:
-    """Places on a road from above, cut out around them.
-
-    A road that is far longer than what surrounds it is wide is drawn wider than it is.
-
-    Args:
-        lanes: centre line [m] and width [m] of each. Shape of a line: (P, 2).
-        x, y: the places [m]; y grows downwards. Shape: (n,), n >= 1.
-        marks, titles: of each, as in `scatter`.
-    """
-    low, high = _cut(lanes, x, y)
-    extent = high - low
-    true = min(MAP_WIDTH / extent[0], MAP_HEIGHT / extent[1])
-    scale = np.maximum(true, NARROWEST / extent)
-    size = extent * scale
-    parts = [f'<svg width="{size[0]:.0f}" height="{size[1]:.0f}" class="map">']
-    for line, width in lanes:
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in (line - low) * scale)
-        thick = max(1.5, 0.94 * width * float(scale.max()))
-        parts.append(f'<polyline class="lane" stroke-width="{thick:.1f}" points="{points}"></polyline>')
-    for k, (column, row) in enumerate((np.stack([x, y], 1) - low) * scale):
-        parts.append(_mark(marks[k], column, row, titles[k], 0))
-    parts.append("</svg>")
-    metres = next(m for m in (1000, 500, 200, 100, 50, 20, 10, 5, 2, 1) if m * true <= size.max() / 3)
-    bar, base = metres * true, size[1] + 14
-    stretched = ", along the road; across it is drawn wider" if scale.max() > 1.01 * true else ""
-    parts.append(f'<line class="median" x1="0" x2="{bar:.1f}" y1="{base:.1f}" y2="{base:.1f}"/>')
-    parts.append(f'<text class="faint" x="{bar + 8:.1f}" y="{base + 4:.1f}">{metres} m{stretched}</text>')
-    return _svg(size[1] + 22, "".join(parts), "where it failed", max(float(size[0]), 360.0))
-
-
-def _cut(lanes: Sequence[tuple[np.ndarray, float]], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the part of the plane to be shown: the places and 60 m around them, as far as there is a road."""
-    points = np.concatenate([line for line, _ in lanes])
-    margin = 0.5 * max(width for _, width in lanes) + 1.0
-    low = np.maximum(points.min(0) - margin, (x.min() - MARGIN, y.min() - MARGIN))
-    high = np.minimum(points.max(0) + margin, (x.max() + MARGIN, y.max() + MARGIN))
-    # Who left the road is shown too.
-    return np.minimum(low, (x.min() - 5, y.min() - 5)), np.maximum(high, (x.max() + 5, y.max() + 5))
-
-
-def _mark(kind: str, x: float, y: float, title: str, colour: int) -> str:
-    shape = {
-        "fine": f'<circle class="s{colour} fine" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>',
-        "other": f'<rect class="other" x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7"/>',
-        "unavoidable": f'<circle class="unavoidable" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>',
-        "crash": f'<path class="crash" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"></path>',
-    }[kind]
-    return f"<g><title>{html.escape(title)}</title>{shape}</g>"
 
 
 class _Scale:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from imageio.v3 import imwrite
 from rich.table import Table
 from rich.text import Text
 
+from envs import scenarios
 from evaluation import page, plots
-from evaluation.failures import marks, reference_of, where
+from evaluation.failures import reference_of, shared, where
 from evaluation.groups import grouped
 from evaluation.metrics import METRICS, Metric
 from evaluation.page import text
@@ -72,7 +74,7 @@ def html_report(
         _foremost(outcomes),
         page.section("Families", _families(outcomes), _FAMILIES),
         page.section("Figures", _table(outcomes), _FIGURES if len(outcomes) > 1 else _FIGURES_ALONE),
-        page.section("Where it fails", where(outcomes), _WHERE_CASES if setting.suite else _WHERE_ROAD),
+        page.section("Where on the road it fails", where(setting, outcomes), _where(setting)),
         page.section("Recordings", _videos(outcomes, found, videos, folder), _RECORDINGS),
         page.section("Distributions", _distributions(outcomes), _DISTRIBUTIONS),
         page.section("What the figures mean", _definitions(outcomes)),
@@ -94,20 +96,35 @@ _FIGURES = (
     f"{_FIGURES_ALONE} ▲ beside a baseline's figure: the tested policy is better in the same episodes; ▼: it is worse. "
     "Where neither stands, no difference is shown (paired tests, Holm's correction, p < 0.05)."
 )
-_WHERE_CASES = (
-    "Each mark is a case, over the two parameters of its family that tell failures best from the rest. "
-    "Families without a failure are left out."
+_MARKS = (
+    "Thin lines lead to where the car came from; numbers are those of the failures within a disc, or on a stretch of a "
+    "long road."
 )
-_WHERE_ROAD = "Where the car was when a recorded episode failed, the road as seen from above."
+_WHERE_CASES = (
+    "Families in which a case failed: above, its cases over the two parameters that tell failures best from the rest; "
+    f"below, where on the family's road the car was when it failed. {_MARKS}"
+)
+_WHERE_ROAD = f"Every episode that failed, where the car was then, on the road as seen from above. {_MARKS}"
+_WHERE_TOWN = (
+    "Every episode that failed, where the car was then. Each town has a map of its own, and no place in them sees many "
+    "failures: so there is no map of a town. Junctions of one kind are laid over each other instead, each turned such "
+    f"that the lane that the car was on leads up the page. {_MARKS}"
+)
 _DISTRIBUTIONS = (
     "One value an episode. The upright line is the median, a dashed line the threshold beyond which an episode is "
     "critical."
 )
 _RECORDINGS = (
-    "The last ten seconds of the first episodes that failed, by a collision or short of the goal where there is one, "
-    "and of one that did not, following the tested car: what its camera saw at its latest decision, if it has one, "
-    "and below it time to collision and actions of the last five seconds."
+    "The last ten seconds of failures, of as many families and kinds of failure as there is room for, and of one that "
+    "did not fail, following the tested car: what its camera saw at its latest decision, if it has one, and below it "
+    "time to collision and actions of the last five seconds."
 )
+
+
+def _where(setting: Setting) -> str:
+    if setting.suite:
+        return _WHERE_CASES
+    return _WHERE_TOWN if hasattr(scenarios.get(setting.scenario), "towns") else _WHERE_ROAD
 
 
 def _groups(summaries: Sequence[dict]) -> list[tuple[str, list]]:
@@ -258,17 +275,20 @@ def _distributions(outcomes: Sequence[Outcome]) -> str:
 
 
 def _videos(outcomes: list[Outcome], found: dict, videos: Mapping[int, Path], folder: Path) -> str:
-    tested, kinds, reference = outcomes[0], marks(outcomes), reference_of(outcomes)
+    tested, both, reference = outcomes[0], shared(outcomes), reference_of(outcomes)
     recordings = {recording["episode"]: recording for recording in found["policies"][0]["recordings"]}
     cards = []
     for episode, path in videos.items():
         recording = tested.replays[episode]
         about = recording.about
-        end = about["end"] if about["collision_time"] is None else f"collision after {about['collision_time']:.1f} s"
+        end = about["end"]
+        if about["collision_time"] is not None:
+            end += f" after {about['collision_time']:.1f} s"
         if about["metrics"]["impact_speed"] is not None:
             end += f", at {about['metrics']['impact_speed']:.1f} m/s relative speed"
-        if reference is not None and kinds[episode] in ("crash", "unavoidable"):
-            end += f"; {reference.name} {'did not crash' if kinds[episode] == 'crash' else 'crashed too'}"
+        if reference is not None and about["collision_time"] is not None:
+            end += f"; {reference.name} {'crashed too' if both[episode] else 'did not crash'}"
+        end += _alike(tested, episode)
         what = f"Episode {episode}" if tested.cases is None else tested.cases[episode].id
         poster = imwrite("<bytes>", last_picture(recording), extension=".jpg")
         cards.append(
@@ -278,6 +298,18 @@ def _videos(outcomes: list[Outcome], found: dict, videos: Mapping[int, Path], fo
             f"<code>python -m viewer --replay {text(folder / recordings[episode]['replay'])}</code></figure>"
         )
     return page.grid(cards, "videos")
+
+
+def _alike(tested: Outcome, episode: int) -> str:
+    """How many failures are like this one, in words."""
+    kind = tested.endings.kind
+    if not tested.endings.failed[episode]:
+        return ""
+    alike, among = kind == kind[episode], "in all"
+    if tested.cases is not None:
+        family = tested.cases[episode].family
+        alike, among = alike & np.array([case.family == family for case in tested.cases]), "in this family"
+    return f"; {alike.sum()} of this kind {among}"
 
 
 def _parameters(tested: Outcome, episode: int) -> str:

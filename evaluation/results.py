@@ -20,19 +20,21 @@ import torch
 
 from envs.files import replaced, write
 from envs.scenarios.stage import Case
-from evaluation import metrics, recorder, replay
+from evaluation import endings, metrics, recorder, replay
 from evaluation.avoidable import avoidable, reference_among
+from evaluation.endings import Endings
 from evaluation.faults import OK
-from evaluation.parts import Part, measured, number
+from evaluation.parts import Part, chosen_among, measured, number
 from evaluation.recorder import HELD_OUT_SEED, Policy
 from evaluation.replay import Replay
 from evaluation.statistics import CONFIDENCE, bootstrap_mean, clopper_pearson, zero_failure_bound
 
-FORMAT = 2
+FORMAT = 3
 # Of the bootstrap of one metric: at most, at least, and how many values are drawn in between.
 RESAMPLES, FEWEST_RESAMPLES, DRAWS = 10_000, 1_000, 2_500_000
 # What results.json says about a metric.
 DESCRIBED = ("title", "unit", "kind", "better", "definition", "threshold", "limit", "source")
+POSE = ("x", "y", "heading")  # [m], [rad]
 # Options of the command that say where the work is done, not what is done.
 WHERE = ("--workers", "--ray-address")
 
@@ -70,7 +72,8 @@ class Outcome:
         spec: what the user named it by.
         values: metric -> values, float64. Shape: (E,).
         valid: metric -> whether the value means anything, bool. Shape: (E,).
-        replays: number of the episode -> its recording: the first failures, and one success.
+        endings: how each episode ended.
+        replays: number of the episode -> its recording: failures, spread over families and kinds, and one success.
         seconds: that the episodes took, with simulation and policy.
         steps: policy steps in these episodes.
         cases: what was driven, one an episode; None where the episodes are a scenario's.
@@ -83,6 +86,7 @@ class Outcome:
     spec: str
     values: dict[str, np.ndarray]
     valid: dict[str, np.ndarray]
+    endings: Endings
     replays: dict[int, Replay]
     seconds: float
     steps: int
@@ -134,8 +138,7 @@ def evaluate(
         policy: drives the egos.
         spec: what the user named it by.
         setting: episodes and seed.
-        keep: failures to be kept as replays; if any, one success is kept too. A failure is a collision, an episode
-            that ended without reaching the goal that the scenario has, or one in which the policy returned no numbers.
+        keep: failures to be kept as replays; if any, one success is kept too. See `evaluation.parts.measured`.
         on_step: called after every policy step with the number of worlds that took it.
         cases: one an episode, where the worlds are staged.
     """
@@ -150,17 +153,18 @@ def merged(name: str, spec: str, parts: Iterable[Part], keep: int, cases: Sequen
     """The outcome of a policy from all its parts, in whatever order. For the arguments see `evaluate`."""
     parts = sorted(parts, key=lambda part: part.first)
 
-    def first(group: str, limit: int) -> dict[int, Replay]:
-        every = {episode: kept for part in parts for episode, kept in getattr(part, group).items()}
-        chosen = sorted(every)[:limit]
-        return {e: replay.load(every[e]) if isinstance(every[e], Path) else every[e] for e in chosen}
-
+    ended = endings.joined([part.endings for part in parts])
+    failures = {episode: kept for part in parts for episode, kept in part.failures.items()}
+    successes = {episode: kept for part in parts for episode, kept in part.successes.items()}
+    chosen = {episode: failures[episode] for episode in chosen_among(failures, ended, 0, keep, cases)}
+    chosen |= {episode: successes[episode] for episode in sorted(successes)[: min(keep, 1)]}
     return Outcome(
         name=name,
         spec=spec,
         values={metric: np.concatenate([part.values[metric] for part in parts]) for metric in metrics.METRICS},
         valid={metric: np.concatenate([part.valid[metric] for part in parts]) for metric in metrics.METRICS},
-        replays=first("failures", keep) | first("successes", min(keep, 1)),
+        endings=ended,
+        replays={e: replay.load(kept) if isinstance(kept, Path) else kept for e, kept in chosen.items()},
         seconds=sum(part.seconds for part in parts),
         steps=sum(part.steps for part in parts),
         cases=None if cases is None else list(cases),
@@ -282,9 +286,23 @@ def _rows(outcome: Outcome) -> Iterator[dict]:
             case = outcome.cases[episode]
             row |= {"case": case.id, "family": case.family, "parameters": dict(case.parameters)}
         row |= {"status": status[episode], "error": errors[episode] or None}
+        row |= _ending(outcome, episode)
         yield row | {
             name: number(outcome.values[name][episode], outcome.valid[name][episode]) for name in metrics.METRICS
         }
+
+
+def _ending(outcome: Outcome, episode: int) -> dict:
+    """How an episode ended, as a row holds it: None where nothing was driven, or nothing failed."""
+    ended = outcome.endings
+    driven = ended.map[episode] >= 0
+    row: dict = {"failure": ended.name(episode) or None, "map": str(ended.map[episode]) if driven else None}
+    if outcome.cases is not None:
+        row["map"] = outcome.cases[episode].map
+    for when, poses in (("failure", ended.failure), ("end", ended.end)):
+        for name, value in zip(POSE, poses[episode], strict=True):
+            row[f"{when}_{name}"] = number(value, np.isfinite(value))
+    return row
 
 
 def write_json(path: Path, found: dict) -> None:
@@ -293,15 +311,18 @@ def write_json(path: Path, found: dict) -> None:
 
 
 def write_parquet(path: Path, found: dict) -> None:
-    """Write episodes.parquet: one row a policy and episode, a column a metric, null where it is not valid. Where cases
-    were driven also "case", "family", and "parameter.NAME" for every parameter of any family, null where it has none.
+    """Write episodes.parquet: one row a policy and episode, a column a metric, null where it is not valid, and how the
+    episode ended, see `evaluation.endings`. Where cases were driven also "case", "family", and "parameter.NAME" for
+    every parameter of any family, null where it has none.
     """
     text, real = pyarrow.string(), pyarrow.float64()
     staged = found["suite"] is not None
     columns = {"policy": text, "episode": pyarrow.int64()}
     if staged:
         columns |= {"case": text, "family": text}
-    columns |= {"status": text, "error": text} | dict.fromkeys(metrics.METRICS, real)
+    columns |= {"status": text, "error": text, "failure": text, "map": text}
+    columns |= dict.fromkeys((f"{when}_{name}" for when in ("failure", "end") for name in POSE), real)
+    columns |= dict.fromkeys(metrics.METRICS, real)
     rows = []
     for policy in found["policies"]:
         for row in policy["episodes"]:

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from evaluation import endings
 from evaluation.carla_json import INFRACTIONS, carla_json
 from evaluation.metrics import METRICS
 from evaluation.results import Outcome, Setting
@@ -36,6 +37,7 @@ def outcome():
         spec="mine",
         values={name: np.nan_to_num(column) for name, column in values.items()},
         valid={name: ~np.isnan(column) for name, column in values.items()},
+        endings=endings.unknown(6),
         replays={},
         seconds=12.0,
         steps=1,

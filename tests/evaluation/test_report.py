@@ -9,7 +9,8 @@ import pytest
 
 from envs.scenarios.stage import Case
 from evaluation import plots
-from evaluation.failures import marks, telling, where
+from evaluation.endings import AT_FAULT, MISSED, NONE
+from evaluation.failures import shared, telling, where
 from evaluation.groups import ORDER, group_of, grouped
 from evaluation.metrics import METRICS
 from evaluation.report import html_report
@@ -50,7 +51,11 @@ def staged(outcome):
 def crashing(staged, name: str, episodes: range):
     collision = np.zeros(40)
     collision[episodes] = 1.0
-    return dataclasses.replace(staged, name=name, values=staged.values | {"collision": collision}, replays={})
+    place = np.where(collision[:, None] > 0, (30.0, 0.0, 0.0), np.nan)
+    kind = np.where(collision > 0, AT_FAULT, NONE)
+    ended = dataclasses.replace(staged.endings, kind=kind, failure=place)
+    values = staged.values | {"collision": collision}
+    return dataclasses.replace(staged, name=name, values=values, endings=ended, replays={})
 
 
 def test_every_metric_stands_in_one_group():
@@ -87,17 +92,14 @@ def test_faults_are_in_the_verdict(staged):
     assert verdict(SETTING, [lost, staged])[0] == "mine drove no case that says anything."
 
 
-def test_marks(staged):
+def test_crashes_that_the_reference_had_too(staged):
     reference = crashing(staged, "cc", range(20, 30))
-    kinds = marks([staged, reference])
-    assert kinds.tolist() == ["crash"] * 20 + ["unavoidable"] * 5 + ["fine"] * 15
-    assert set(marks([staged])) == {"crash", "fine"}
-    missed = dataclasses.replace(
-        staged,
-        values=staged.values | {"success": np.zeros(40)},
-        valid=staged.valid | {"success": np.ones(40, bool)},
-    )
-    assert marks([missed])[-1] == "other"
+    assert np.flatnonzero(shared([staged, reference])).tolist() == [20, 21, 22, 23, 24]
+    assert not shared([staged]).any() and not shared([staged, crashing(staged, "idm", range(40))]).any()
+    shown = where(SETTING, [staged, reference])
+    assert "grey: cc crashed too" in shown
+    # In the key, over the parameters, and on the road.
+    assert shown.count('<g class="mark shared') == 1 + 5 + 5
 
 
 def test_the_parameters_that_tell_failures_are_shown(staged):
@@ -105,19 +107,20 @@ def test_the_parameters_that_tell_failures_are_shown(staged):
     fast = np.array([case["speed"] > 35 for case in parameters])
     assert telling(parameters, fast) == ("speed", "gap")
     assert telling([{"same": 1.0}, {"same": 1.0}], np.array([True, False])) == ("", "")
-    shown = where([staged])
-    assert "A car from the next lane cuts in: 20 of 20 collided" in shown
-    assert "&lt;b&gt;new &amp; odd&lt;/b&gt;: 5 of 20 collided" in shown
+    shown = where(SETTING, [staged])
+    assert "A car from the next lane cuts in: 20 of 20 failed" in shown
+    assert "&lt;b&gt;new &amp; odd&lt;/b&gt;: 5 of 20 failed" in shown
     assert "cut-in/7-0000 (episode 0)" in shown
-    assert where([crashing(staged, "mine", range(0))]) == ""
+    assert where(SETTING, [crashing(staged, "mine", range(0))]) == ""
 
 
-def test_places_of_a_scenario(outcome):
-    shown = where([outcome])
-    # Episode 0 collides after (20 - 5 + 1) / 5 s at 25 m/s, episode 1 a fifth of a second later.
-    assert "Episodes 0, 1" in shown and "episode 1: collision" in shown
-    assert shown.count('class="crash" d=') == 2
-    assert "across it is drawn wider" in shown
+def test_faults_without_a_place_are_counted(staged):
+    nowhere = np.where(np.arange(40) < 3, -1, staged.endings.map)
+    kind = np.where(np.arange(40) < 3, NONE, staged.endings.kind)
+    lost = dataclasses.replace(staged, endings=dataclasses.replace(staged.endings, map=nowhere, kind=kind))
+    shown = where(SETTING, [lost])
+    assert "3 episodes have no place: the policy or the simulator raised an error." in shown
+    assert "cuts in: 17 of 17 failed" in shown
 
 
 def test_the_report_of_a_suite(staged):
@@ -125,7 +128,7 @@ def test_the_report_of_a_suite(staged):
     content = html_report(SETTING, outcomes, document(SETTING, outcomes, {}), {}, Path("out"))
     text = re.sub(r"<[^>]+>", " ", content)
     assert "<b>new" not in content and "A car from the next lane cuts in" in text
-    assert text.index("mine collided in 25") < text.index("Families") < text.index("Figures") < text.index("Where it")
+    assert text.index("mine collided in 25") < text.index("Families") < text.index("Figures") < text.index("Where on")
     assert '<i class="down" title="the tested policy is worse, p &lt; 0.001">▼</i> 0.0' in content
     for group in ("Safety", "Comfort", "Progress", "Scores"):  # these worlds have no rules
         assert f">{group}<" in content
@@ -141,20 +144,11 @@ def test_probabilities():
     ]
 
 
-@pytest.mark.parametrize("size", [(1000.0, 12.0), (12.0, 1000.0), (300.0, 300.0)], ids=["wide", "tall", "square"])
-def test_maps_stay_in_their_frame(size):
-    line = np.array([[0.0, 0.0], size])
-    picture = plots.road_map([(line, 4.0)], np.array([size[0]]), np.array([size[1]]), ["crash"], ["<end>"])
-    box = [float(part) for part in re.search(r'viewBox="([^"]+)"', picture)[1].split()]
-    assert box[2] >= 360 and box[3] <= plots.MAP_HEIGHT + 30
-    (x, y) = map(float, re.search(r'd="M([-\d.]+) ([-\d.]+)l', picture).groups())
-    assert 0 <= x <= box[2] and 0 <= y <= box[3]
-    assert "&lt;end&gt;" in picture and "nan" not in picture
-
-
 def test_a_scatter_of_one_value_is_drawn():
-    picture = plots.scatter(np.zeros(2), np.ones(2), ["fine", "crash"], ["a", "b"], ("x [m]", ""))
-    assert picture.index('class="s0 fine"') < picture.index('class="crash"') and "nan" not in picture
+    kinds = [MISSED, NONE, AT_FAULT]
+    picture = plots.scatter(np.zeros(3), np.ones(3), kinds, [False, False, True], ["a", "b", "c"], ("x [m]", ""))
+    order = [picture.index(words) for words in ('class="s0 fine"', 'class="mark k4', 'class="mark shared')]
+    assert order == sorted(order) and "nan" not in picture
 
 
 def test_traces_show_what_has_been_so_far(outcome):

@@ -71,6 +71,10 @@ def test_files_hold_the_same(outcome, tmp_path):
     for row, expected in zip(table, read["policies"][0]["episodes"], strict=False):
         assert {"policy": "straight"} | expected == row
     assert table[30]["impact_speed"] is None and table[3]["impact_speed"] == pytest.approx(5.0)
+    # Episode 3 begins 23 m behind a car of 5 m; the gap falls by 1 m a frame, of 5 m of the ego.
+    assert (table[3]["failure"], table[3]["map"], table[30]["failure"]) == ("collision at fault", "0", None)
+    assert table[3]["failure_x"] == table[3]["end_x"] == pytest.approx(5.0 * (23 - 5 + 1))
+    assert table[30]["failure_x"] is None and table[30]["end_x"] == pytest.approx(5.0 * 40)
 
 
 def staged(outcome, families=("near", "far")):
@@ -105,10 +109,11 @@ def test_cases_and_faults_in_the_files(outcome, tmp_path):
     assert (policy["avoidable"]["reference"], policy["avoidable"]["count"]) == ("careful", 24)
     results.write_parquet(tmp_path / "episodes.parquet", found)
     table = pyarrow.parquet.read_table(tmp_path / "episodes.parquet")
-    assert table.column_names[:6] == ["policy", "episode", "case", "family", "status", "error"]
+    assert table.column_names[:8] == ["policy", "episode", "case", "family", "status", "error", "failure", "map"]
     rows = table.to_pylist()
     assert [row["status"] for row in rows[:40]] == status and rows[39]["error"] == "nan" and rows[1]["error"] is None
     assert rows[0]["collision"] is None and rows[25]["parameter.gap"] == 45.0 and rows[25]["family"] == "far"
+    assert {row["map"] for row in rows} == {"road"}
 
 
 def test_the_command_is_told_without_where_it_was_done(outcome, monkeypatch):
@@ -159,7 +164,8 @@ def test_the_report_is_one_file(outcome, tmp_path):
     outcomes = [outcome, without_collisions(outcome)]
     (tmp_path / "a.mp4").write_bytes(b"film")
     found = document(SETTING, outcomes, {0: {"replay": "replays/a.safetensors"}})
-    content = html_report(SETTING, outcomes, found, {0: tmp_path / "a.mp4"}, tmp_path)
+    setting = dataclasses.replace(SETTING, scenario="highway")  # the road of these worlds
+    content = html_report(setting, outcomes, found, {0: tmp_path / "a.mp4"}, tmp_path)
     page = Page()
     page.feed(content)
     assert page.open == []
