@@ -1,9 +1,13 @@
 """The data engine: worlds rolled by a mix of drivers, straight into the trainer. Nothing is written to disk.
 
-Half of what a policy must see are the mistakes that a good driver does not make, so three drivers share the worlds: IDM
-and MOBIL, who keep their distance; a cautious one who looks at the truth, with some noise; and a restless one who holds
-random meta-actions for a while and often ends in a crash. On a road network the cautious one keeps its lane; where
-actions are continuous it is a gentler restless one, and where IDM cannot drive, a restless one takes its place.
+Half of what a policy must see are the mistakes that a good driver does not make, so three drivers share the worlds:
+
+- "expert": IDM and MOBIL, who keep their distance, obey signals and give way;
+- "noisy": an expert who is disturbed. On a highway one who sees the truth and is cautious, but does something at random
+  now and then; on a road network IDM, made to swerve and to dawdle; where IDM cannot drive, one who follows its lane or
+  parks, and slips as the first;
+- "restless": who holds random actions for a while, and often ends in a crash. Where IDM cannot drive, it has the
+  expert's worlds too.
 """
 
 from dataclasses import dataclass
@@ -16,11 +20,12 @@ from envs import scenarios
 from envs.errors import UserError
 from envs.physics.actions import META_ACTIONS
 from envs.roads.network import RoadNetwork
-from envs.state import OBSTACLE
+from perception.drivers import EXPERTS, FASTER, IDLE, LEFT, RIGHT, SLOWER, Disturbances, cautious
 
-LEFT, IDLE, RIGHT, FASTER, SLOWER = range(5)
-GENTLE = 0.2  # share of full throttle and steering that the gentler driver uses
-IDM_SHARE, RESTLESS_SHARE = 0.25, 0.25  # of the worlds; the cautious driver has the rest
+DRIVERS = ("expert", "noisy", "restless")
+SHARES = {"expert": 0.25, "restless": 0.25}  # of the worlds; the noisy expert has the rest
+HELD = 0.5  # chance a second that a restless driver draws anew what it does
+SLIPS = 0.15  # chance a second that a noisy expert does something at random
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ class DrivingData:
         randomize: domain randomisation of the camera.
         rig: name of the camera rig.
 
+    Attributes:
+        idm: the worlds whose egos drive themselves, if IDM can drive them; they come first.
+        policy: all others.
+        drivers: int64 [N], who drives each world, as an index into DRIVERS.
+        image: uint8 [N, C, H, W], what the drivers see now.
+
     Raises:
         UserError: from `envs.make_vec`, on a bad scenario, count or device.
     """
@@ -71,29 +82,40 @@ class DrivingData:
     ):
         if num_worlds < 4:
             raise UserError(f"the data engine needs at least 4 worlds, not {num_worlds}")
-        by_idm = int(num_worlds * IDM_SHARE)
+        expert, restless = (int(num_worlds * SHARES[name]) for name in ("expert", "restless"))
+        noisy = num_worlds - expert - restless
+        declared = scenarios.get(scenario)
+        self.idm_drives = drives_itself(declared)
+        disturbed = self.idm_drives and isinstance(declared.road(), RoadNetwork)
+        if disturbed:
+            first, order = expert + noisy, (("expert", expert), ("noisy", noisy), ("restless", restless))
+        else:
+            instead = "expert" if self.idm_drives else "restless"
+            first, order = expert, ((instead, expert), ("restless", restless), ("noisy", noisy))
         common = {"device": device, "observation": "camera", "frames": frames, "randomize": randomize, "rig": rig}
-        self.idm_drives = drives_itself(scenarios.get(scenario))
         ego = "idm" if self.idm_drives else "policy"
-        self.idm = envs.make_vec(scenario, num_worlds=by_idm, seed=seed, ego=ego, **common)
-        self.policy = envs.make_vec(scenario, num_worlds=num_worlds - by_idm, seed=seed, ego="policy", **common)
+        self.idm = envs.make_vec(scenario, num_worlds=first, seed=seed, ego=ego, **common)
+        self.policy = envs.make_vec(scenario, num_worlds=num_worlds - first, seed=seed, ego="policy", **common)
         self.num_worlds, self.device = num_worlds, self.policy.device
         self.num_actions = len(META_ACTIONS)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        restless = int(num_worlds * RESTLESS_SHARE)
-        self.restless = torch.arange(self.policy.num_worlds, device=self.device) < restless
+        drivers = [DRIVERS.index(name) for name, count in order for _ in range(count)]
+        self.drivers = torch.tensor(drivers, device=self.device)
+        self.noisy = self.drivers == DRIVERS.index("noisy")
         names = self.policy.action_names
         # What each action of the scenario is among the five, and which action each of the five is, IDLE where none.
         self.meaning = torch.tensor([META_ACTIONS.index(name) for name in names], dtype=torch.int64, device=self.device)
         offered = [names.index(name if name in names else "IDLE") for name in META_ACTIONS] if names else []
         self.offered = torch.tensor(offered, dtype=torch.int64, device=self.device)
-        shape = (self.policy.num_worlds, *self.policy.single_action_space.shape)
+        shape = (num_worlds, *self.policy.single_action_space.shape)
         if names:
             self.held = torch.full(shape, names.index("IDLE"), device=self.device)
         else:
             self.held = torch.zeros(shape, device=self.device)
-        images = _seen(self.idm.reset()[0]), _seen(self.policy.reset(first_world=by_idm)[0])
-        self.image = torch.cat(images)  # uint8 [N, C, H, W], what the drivers see now; IDM's worlds come first
+        self.image = torch.cat([_seen(self.idm.reset()[0]), _seen(self.policy.reset(first_world=first)[0])])
+        self.disturbances = Disturbances(self.idm, self.noisy[:first], self.generator) if disturbed else None
+        follows = EXPERTS.get(declared.family)
+        self.expert = follows(self.policy) if follows else None
 
     def collect(self, steps: int, into: Drive | None = None) -> Drive:
         """Drive every world on by `steps` policy steps.
@@ -114,40 +136,61 @@ class DrivingData:
 
     def step(self) -> torch.Tensor:
         """Every driver acts once; returns the actions int64 [N], and `image` is what they see next."""
-        actions = self._drive()
-        count = self.idm.num_worlds
-        told = (
-            torch.zeros_like(actions[:1]).expand(count, *actions.shape[1:]) if self.idm_drives else self._random(count)
-        )
-        idm_actions, idm_image = _named(self.idm, told)
-        if self.policy.action_names:
-            image = _seen(self.policy.step(actions)[0])
-            named = self.meaning[actions.view(len(actions), -1)[:, 0]]
-        else:
-            named, image = _named(self.policy, actions)
-        self.image = torch.cat([idm_image, image])
-        return torch.cat([idm_actions, named])
+        first, second = self._chosen().split((self.idm.num_worlds, self.policy.num_worlds))
+        named, images = zip(self._stepped(self.idm, first), self._stepped(self.policy, second), strict=True)
+        self.image = torch.cat(images)
+        return torch.cat(named)
 
-    def _random(self, count: int) -> torch.Tensor:
-        """Actions at random, for `count` worlds."""
-        shape = (count, *self.policy.single_action_space.shape)
-        options = {"generator": self.generator, "device": self.device}
+    def _chosen(self) -> torch.Tensor:
+        """Actions of all worlds, as they take them."""
+        frequency = self.policy.scenario.policy_frequency
+        chance = torch.rand(self.num_worlds, generator=self.generator, device=self.device)
+        random = self._random()
+        # Worlds side by side; agents and parts of an action beyond.
+        chance, noisy = (part.view(-1, *[1] * (random.ndim - 1)) for part in (chance, self.noisy))
+        self.held = torch.where(chance < HELD / frequency, random, self.held)
+        if not noisy[self.idm.num_worlds :].any():
+            return self.held
+        wished = self.held.clone()
+        wished[self.idm.num_worlds :] = self._wished(random.shape[1:])
+        return torch.where(noisy, torch.where(chance < SLIPS / frequency, random, wished), self.held)
+
+    def _random(self) -> torch.Tensor:
+        """Actions at random, for all worlds."""
+        shape, options = self.held.shape, {"generator": self.generator, "device": self.device}
         if self.policy.action_names:
             return torch.randint(0, len(self.policy.action_names), shape, **options)
         return 2 * torch.rand(shape, **options) - 1
 
-    def _drive(self) -> torch.Tensor:
-        """Actions of the worlds that take them, as they take them."""
-        count = len(self.held)
-        chance = torch.rand(count, generator=self.generator, device=self.device)
-        random = self._random(count)
-        # Drivers side by side, agents and parts of an action beyond.
-        chance, restless = (part.view(-1, *[1] * (random.ndim - 1)) for part in (chance, self.restless))
-        self.held = torch.where(chance < 0.5, random, self.held)
-        if not self.policy.action_names:
-            return torch.where(restless, self.held, GENTLE * self.held)
-        wished = self.offered[cautious(self.policy)].view_as(chance).expand_as(random)
-        return torch.where(restless, self.held, torch.where(chance < 0.15, random, wished))
+    def _wished(self, shape: torch.Size) -> torch.Tensor:
+        """What an expert would do in the worlds that take actions; `shape` is that of one world's action."""
+        if self.policy.action_names:
+            wished = self.offered[cautious(self.policy)]
+        else:
+            wished = self.expert()
+        return wished.view(-1, *[1] * len(shape)).expand(-1, *shape) if self.policy.action_names else wished
+
+    def _stepped(self, worlds, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step: the meta-actions int64 [n] that were taken or would have done what was done, and what is seen next.
+        (After a reset the latter are wrong, but lead out of the episode.)
+        """
+        if worlds.action_names and worlds.ego == "policy":
+            return self.meaning[actions.view(len(actions), -1)[:, 0]], _seen(worlds.step(actions)[0])
+        state = worlds.state
+        lane, speed = state.target_lane[:, 0].clone(), state.speed[:, 0].clone()
+        if worlds is self.idm and self.disturbances is not None:
+            self.disturbances()
+        image = _seen(worlds.step(actions)[0])
+        change = state.speed[:, 0] - speed
+        named = torch.full_like(lane, IDLE, dtype=torch.int64)
+        least = 1.0 / worlds.scenario.policy_frequency  # m/s: 1 m/s2, half of what IDM accelerates with at most
+        named[change > least] = FASTER
+        named[change < -least] = SLOWER
+        # On to the next road is no lane change, and may be any number of lanes away.
+        beside = (state.target_lane[:, 0] - lane).abs() <= (1 if worlds.sim.maps else worlds.road.lanes)
+        named[beside & (state.target_lane[:, 0] < lane)] = LEFT
+        named[beside & (state.target_lane[:, 0] > lane)] = RIGHT
+        return named, image
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything needed to go on exactly."""
@@ -156,7 +199,8 @@ class DrivingData:
             for name in ("idm", "policy")
             for key, value in getattr(self, name).get_state().items()
         }
-        return worlds | {"held": self.held, "image": self.image, "generator": self.generator.get_state()}
+        state = worlds | {"held": self.held, "image": self.image, "generator": self.generator.get_state()}
+        return state if self.disturbances is None else state | {"wanted": self.disturbances.wanted}
 
     def set_state(self, state: dict[str, torch.Tensor]) -> None:
         """Continue from what `state` gave."""
@@ -166,6 +210,8 @@ class DrivingData:
             )
         self.held, self.image = state["held"].to(self.device), state["image"].to(self.device)
         self.generator.set_state(state["generator"].cpu())
+        if self.disturbances is not None:
+            self.disturbances.wanted = state["wanted"].to(self.device)
 
     def close(self) -> None:
         """Release the worlds."""
@@ -176,72 +222,3 @@ class DrivingData:
 def _seen(obs: dict[str, torch.Tensor]) -> torch.Tensor:
     """What the first agent's camera sees, uint8 [N, C, H, W]."""
     return obs["camera"][:, 0] if obs["camera"].ndim == 5 else obs["camera"]
-
-
-def _named(worlds, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of egos that take no meta-actions: the meta-actions int64 [N] that would have done what they did, and
-    the images they see next. (After a reset the name is wrong, but leads out of the episode.)
-    """
-    state = worlds.state
-    lane, speed = state.target_lane[:, 0].clone(), state.speed[:, 0].clone()
-    image = _seen(worlds.step(actions)[0])
-    change = state.speed[:, 0] - speed
-    named = torch.full_like(lane, IDLE, dtype=torch.int64)
-    least = 1.0 / worlds.scenario.policy_frequency  # m/s: 1 m/s2, half of what IDM accelerates with at most
-    named[change > least] = FASTER
-    named[change < -least] = SLOWER
-    # On to the next road is no lane change, and may be any number of lanes away.
-    beside = (state.target_lane[:, 0] - lane).abs() <= (1 if worlds.sim.maps else worlds.road.lanes)
-    named[beside & (state.target_lane[:, 0] < lane)] = LEFT
-    named[beside & (state.target_lane[:, 0] > lane)] = RIGHT
-    return named, image
-
-
-def cautious(env) -> torch.Tensor:
-    """Meta-actions int64 [N] of a driver who sees the truth: keeps a gap in time, passes where there is room.
-
-    Args:
-        env: a `VecWorlds`; on a road network it looks at its own lane only, and stays on it.
-    """
-    if isinstance(env.road, RoadNetwork):
-        return _cautious_on_lane(env.state)
-    s = env.state
-    lane = (s.y[:, :1] / env.road.lane_width).round()
-    other = s.kind != 0
-    other[:, 0] = False
-    ahead = s.x - s.x[:, :1]
-    closing = s.speed[:, :1] - s.speed
-    speed = s.speed[:, 0].clamp(min=1)
-
-    def room(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """In the lane `step` to the right: metres to the first car ahead, to the first behind, and seconds until the
-        former is reached.
-        """
-        inside = other & ((s.y - (lane + step) * env.road.lane_width).abs() < env.road.lane_width / 2)
-        gap, slot = torch.where(inside & (ahead >= 0), ahead - s.length, torch.inf).min(1)
-        behind = torch.where(inside & (ahead < 0), -ahead - s.length, torch.inf).amin(1)
-        exists = ((lane + step >= 0) & (lane + step < env.road.lanes))[:, 0]
-        reached = gap / closing.gather(1, slot[:, None])[:, 0].clamp(min=0.1)
-        return torch.where(exists, gap, 0), torch.where(exists, behind, 0), reached
-
-    gap, _, reached = room(0)
-    action = torch.where(gap > 2.5 * speed, FASTER, IDLE)
-    action = torch.where((gap < 0.8 * speed) | (reached < 3), SLOWER, action)
-    for step, change in ((1, RIGHT), (-1, LEFT)):
-        front, back, _ = room(step)
-        action = torch.where(
-            (gap < 1.5 * speed) & (front > gap + 10) & (front > 0.6 * speed) & (back > 12), change, action
-        )
-    return action
-
-
-def _cautious_on_lane(s) -> torch.Tensor:
-    """`cautious` without lane changes, from a state that knows lanes."""
-    other = (s.kind != 0) & (s.kind <= OBSTACLE) & (s.lane == s.lane[:, :1])
-    other[:, 0] = False
-    speed = s.speed[:, 0].clamp(min=1)
-    ahead = s.lane_s - s.lane_s[:, :1]
-    gap, slot = torch.where(other & (ahead >= 0), ahead - (s.length + s.length[:, :1]) / 2, torch.inf).min(1)
-    reached = gap / (s.speed[:, 0] - s.speed.gather(1, slot[:, None])[:, 0]).clamp(min=0.1)
-    action = torch.where(gap > 2.5 * speed, FASTER, IDLE)
-    return torch.where((gap < 0.8 * speed) | (reached < 3), SLOWER, action)
