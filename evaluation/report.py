@@ -117,7 +117,8 @@ _DISTRIBUTIONS = (
 _RECORDINGS = (
     "The last ten seconds of failures, of as many families and kinds of failure as there is room for, and of one that "
     "did not fail, following the tested car: what its camera saw at its latest decision, if it has one, and below it "
-    "time to collision and actions of the last five seconds."
+    "time to collision and actions of the last five seconds. Beside the camera's picture, in those: what in it spoke "
+    "for the policy's decision and what against it, by a method that hints and does not prove."
 )
 
 
@@ -290,9 +291,12 @@ def _videos(outcomes: list[Outcome], found: dict, videos: Mapping[int, Path], fo
             end += f"; {reference.name} {'crashed too' if both[episode] else 'did not crash'}"
         end += _alike(tested, episode)
         what = f"Episode {episode}" if tested.cases is None else tested.cases[episode].id
-        poster = imwrite("<bytes>", last_picture(recording), extension=".jpg")
+        last = last_picture(recording)
+        height, width = last.shape[:2]
+        poster = imwrite("<bytes>", last, extension=".jpg")
         cards.append(
-            '<figure class="card"><video controls muted playsinline preload="none" '
+            f'<figure class="card"><video style="aspect-ratio: {8 * width} / {8 * height + width}" '
+            'controls muted playsinline preload="none" '
             f'poster="{page.data("image/jpeg", poster)}" src="{page.data("video/mp4", path.read_bytes())}"></video>'
             f"<figcaption>{text(what)}: {text(end)}</figcaption>{_parameters(tested, episode)}"
             f"<code>python -m viewer --replay {text(folder / recordings[episode]['replay'])}</code></figure>"
