@@ -94,13 +94,13 @@ def scatter(
         kinds: of failure, see `evaluation.endings`. Failures lie on top.
         shared: of each, whether the reference driver crashed too.
         titles: of each, shown where the pointer rests on it.
-        names: of the two axes, with their units.
+        names: of the two axes, with their units; "" for one without.
     """
     height, left = 216, 44
     across = _Scale(float(np.min(x)), float(np.max(x)), left)
     up = _Scale(float(np.min(y)), float(np.max(y)), height - 4, 8)
     parts = [across.axis(height - 4, "")]
-    for value in up.ticks():
+    for value in up.ticks() if names[1] else ():
         at = up(value)
         parts.append(f'<line class="tick" x1="{left}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text class="faint" text-anchor="end" x="{left - 6}" y="{at + 4:.1f}">{_number(value)}</text>')
@@ -111,7 +111,8 @@ def scatter(
             parts.append(f"<g><title>{html.escape(titles[k])}</title>{dot}</g>")
         else:
             parts.append(mark(kinds[k], shared[k], *at, title=f"{KINDS[kinds[k]]}: {titles[k]}"))
-    parts.append(f'<text class="faint" x="0" y="-6">↑ {html.escape(names[1])}</text>')
+    if names[1]:
+        parts.append(f'<text class="faint" x="0" y="-6">↑ {html.escape(names[1])}</text>')
     parts.append(
         f'<text class="faint" text-anchor="end" x="{WIDTH - RIGHT}" y="{height + 28}">{html.escape(names[0])} →</text>'
     )

@@ -31,6 +31,12 @@ addEventListener("load", () => {{
     videos: [...inside.querySelectorAll("video")].map(element => element.poster.length > 1000),
     loads: performance.getEntriesByType("resource").length, text: inside.body.innerText,
     boxes: [...inside.querySelectorAll(".scroll")].map(element => getComputedStyle(element).overflowX),
+    letters: [...inside.querySelectorAll("svg.road text")].map(element =>
+      parseFloat(getComputedStyle(element).fontSize) * element.getScreenCTM().a),
+    marks: [...inside.querySelectorAll("svg.road .mark path")].map(element => {{
+      const mark = element.getBoundingClientRect(), card = element.closest("figure").getBoundingClientRect();
+      return [mark.width, mark.left >= card.left && mark.right <= card.right && mark.bottom <= card.bottom];
+    }}),
   }});
 }});
 </script>"""
@@ -90,6 +96,8 @@ def test_a_page_fits(name, width, dark, results, tmp_path):
     assert (paper < 150 < ink) if dark else (ink < 150 < paper)
     if name != "comparison":
         assert found["videos"] and all(found["videos"])
+        assert found["marks"] and all(inside and 4 < size < 14 for size, inside in found["marks"])
+        assert min(found["letters"]) > 9 and max(found["letters"]) < 16  # pixels
     assert "collision rate" in found["text"].lower()
 
 

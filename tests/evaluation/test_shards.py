@@ -23,7 +23,8 @@ from evaluation.recorder import HELD_OUT_SEED
 from evaluation.results import Setting
 from evaluation.shards import Task, split
 
-COMMON = {"env": "highway-fast", "baselines": ("random",), "episodes": 6, "keep": 1, "device": "cpu"}
+# Three families of two cases each: a shard a family and policy.
+COMMON = {"suite": "merge", "cases": 2, "baselines": ("idm",), "keep": 4, "like": "highway", "device": "cpu"}
 CODE = Path(__file__).parent.parent.parent
 
 
@@ -54,8 +55,19 @@ def wanted(tmp_path_factory):
         patch.setattr(api, "write_video", lambda recording, path: path.write_bytes(b"film"))
         patch.setattr(sys, "argv", ["evaluation"])
         out = tmp_path_factory.mktemp("wanted") / "out"
-        api.run("idm", out=out, **COMMON)
+        api.run("random", out=out, **COMMON)
     return found_in(out)
+
+
+def test_recordings_are_spread_over_families(wanted):
+    tested = wanted["results"]["policies"][0]
+    failed = [row["episode"] for row in tested["episodes"] if row["failure"]]
+    kept = [recording["episode"] for recording in tested["recordings"] if recording["episode"] in failed]
+    assert failed == [0, 1, 2, 3, 4, 5]  # of which two are of each family
+    assert sorted([k // 2 for k in kept].count(family) for family in range(3)) == [1, 1, 2]
+    assert {name for name in wanted if name.startswith("replays")} == {
+        f"replays/episode-{recording['episode']:05}.safetensors" for recording in tested["recordings"]
+    }
 
 
 def test_workers_that_are_killed_change_nothing(tmp_path, wanted, monkeypatch):
@@ -69,7 +81,7 @@ def test_workers_that_are_killed_change_nothing(tmp_path, wanted, monkeypatch):
             os.kill(killed[-1], signal.SIGKILL)
 
     monkeypatch.setattr(api._Bars, "stepped", kill_one)
-    api.run("idm", out=tmp_path / "out", workers=2, **COMMON)
+    api.run("random", out=tmp_path / "out", workers=2, **COMMON)
     assert len(killed) == 2
     assert found_in(tmp_path / "out") == wanted
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -87,7 +99,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, wanted, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shards, "compute", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"2 of 6 parts are kept in .*\.out\.parts, and the same command"):
-            api.run("idm", out=tmp_path / "out", **COMMON)
+            api.run("random", out=tmp_path / "out", **COMMON)
     assert not (tmp_path / "out").exists()
 
     # One of the parts is damaged: it is worked out again.
@@ -102,7 +114,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, wanted, monkeypatch):
 
     done.clear()
     monkeypatch.setattr(shards, "compute", counted)
-    api.run("idm", out=tmp_path / "out", **COMMON)
+    api.run("random", out=tmp_path / "out", **COMMON)
     assert len(done) == 5
     assert found_in(tmp_path / "out") == wanted
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -141,11 +153,11 @@ def test_a_full_disk_keeps_the_parts(tmp_path, wanted, monkeypatch, number):
     with monkeypatch.context() as patch:
         patch.setattr(parts, "save", full)
         with pytest.raises(UserError) as error:
-            api.run("idm", out=tmp_path / "out", **COMMON)
+            api.run("random", out=tmp_path / "out", **COMMON)
     assert os.strerror(number) in str(error.value) and "3 of 6 parts are kept" in str(error.value)
     assert "\n" not in str(error.value)
     assert (tmp_path / "out/results.json").read_text() == "earlier"
-    api.run("idm", out=tmp_path / "out", **COMMON)
+    api.run("random", out=tmp_path / "out", **COMMON)
     assert found_in(tmp_path / "out") == wanted
 
 
@@ -173,6 +185,8 @@ def test_parts_come_back_as_they_were(tmp_path):
         assert np.array_equal(read.values[name], part.values[name], equal_nan=True)
         assert np.array_equal(read.valid[name], part.valid[name])
     assert (read.status, read.errors, read.steps) == (part.status, part.errors, part.steps)
+    for name, values in part.endings.arrays.items():
+        assert np.array_equal(read.endings.arrays[name], values, equal_nan=values.dtype.kind == "f")
     assert read.failures.keys() == part.failures.keys() != set()
     next(iter(read.failures.values())).unlink()
     assert parts.load(tmp_path / shard.name) is None
@@ -267,17 +281,17 @@ class FakeRay:
 def test_ray_finds_the_same(tmp_path, wanted, monkeypatch):
     ray = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
-    api.run("idm", out=tmp_path / "out", ray_address="auto", **COMMON)
+    api.run("random", out=tmp_path / "out", ray_address="auto", **COMMON)
     assert found_in(tmp_path / "out") == wanted
     assert ray.options["address"] == "auto" and ray.said == ["shut down"]
     with pytest.raises(UserError, match="no Ray cluster answers at 'nowhere'"):
-        api.run("idm", out=tmp_path / "other", ray_address="nowhere", **COMMON)
+        api.run("random", out=tmp_path / "other", ray_address="nowhere", **COMMON)
 
 
 def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'lanewise\[ray\]'"):
-        api.run("idm", out=tmp_path / "out", ray_address="auto", **COMMON)
+        api.run("random", out=tmp_path / "out", ray_address="auto", **COMMON)
 
 
 def test_an_object_drives_in_its_own_process_only(tmp_path):
