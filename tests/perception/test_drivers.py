@@ -69,7 +69,7 @@ def test_only_who_is_disturbed_drives_differently():
     disturb = Disturbances(batches[0], disturbed, torch.Generator().manual_seed(0))
     road = torch.tensor([hash(index[:2]) for network in batches[0].sim.maps for index in network.indices])
     swerved = 0
-    for _ in range(25):
+    for _ in range(80):
         before = batches[0].state.target_lane[:, 0].clone()
         disturb()
         after = batches[0].state.target_lane[:, 0]
