@@ -100,7 +100,8 @@ class Disturbances:
         s.target_lane[:, 0] = torch.where(swerves, beside, s.target_lane[:, 0])
         # Who gives way at a crossing wants to drive at 0 m/s.
         dawdles = self.disturbed & (chance > 1 - DAWDLES / self.frequency) & (s.target_speed[:, 0] > 0)
-        s.target_speed[:, 0] = torch.where(dawdles, self.wanted * (0.3 + 0.8 * pace), s.target_speed[:, 0])
+        share = (0.2 + 1.2 * pace).clamp(max=1)  # one in three goes back to what it wants
+        s.target_speed[:, 0] = torch.where(dawdles, self.wanted * share, s.target_speed[:, 0])
 
 
 class LaneFollower:
