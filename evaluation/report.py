@@ -279,7 +279,7 @@ def _videos(outcomes: list[Outcome], found: dict, videos: Mapping[int, Path], fo
     tested, both, reference = outcomes[0], shared(outcomes), reference_of(outcomes)
     recordings = {recording["episode"]: recording for recording in found["policies"][0]["recordings"]}
     cards = []
-    for episode, path in videos.items():
+    for episode, path in sorted(videos.items(), key=lambda entry: not tested.endings.failed[entry[0]]):
         recording = tested.replays[episode]
         about = recording.about
         end = about["end"]
