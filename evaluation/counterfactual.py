@@ -95,7 +95,7 @@ def run(args: Args, out: Path) -> list[Episode]:
 
     look = None
     if args.saliency != NONE and sees_pictures(policy):
-        look = Saliency(policy, args.saliency)
+        look = Saliency(policy, args.saliency).shares
     episodes = [(args.seed, number, f"episode {number}", f"episode-{number:05d}") for number in args.episode]
     if args.case is not None:
         _, seed, number = parse(args.case)

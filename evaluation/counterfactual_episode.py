@@ -15,6 +15,7 @@ from evaluation.counterfactual_studio import Moment, Studio, drive
 IN_LINE, BESIDE = 2.0, 6.0  # m
 DISTANCES = (15.0, 30.0, 60.0)  # m, ends of the bins
 
+# Observations and actions of N moments to what in the pictures speaks for the actions and against them, (N, H, W).
 Saliency = Callable[[dict[str, Tensor], Tensor], Tensor]
 
 
@@ -128,7 +129,7 @@ def explain(
         studio: where moments are shown again.
         policy: drives and is asked.
         seed, first: of the episode, see `evaluation.counterfactual_studio.drive`.
-        saliency: observations and actions of a moment to where it looked, (1, H, W); None to leave it out.
+        saliency: `agents.saliency.Saliency.shares` of the policy; None to leave it out.
         on_step: called after every moment.
 
     Raises:
@@ -169,7 +170,7 @@ def at(
         masks = (camera[1:] != camera[:1]).flatten(1, 2).any(1)  # in any frame and colour: (C, H, W)
         pixels = masks.float().mean((1, 2)).tolist()
         if saliency is not None:
-            salient = saliency(moment.obs, moment.action).to(masks.device)
+            salient = saliency(moment.obs, moment.action).abs().to(masks.device)
             total = float(salient.sum())
             shares = [float((salient[0] * mask).sum()) / total if total > 0 else 0.0 for mask in masks]
     effects = []

@@ -62,7 +62,8 @@ _TIMELINE = (
 )
 _MOMENTS = (
     "What the camera showed, what it would have shown, and what the action came from, before (grey) and after "
-    "(coloured). Of stacked frames the newest is shown; all of them were changed. Ring: what is changed."
+    "(coloured). Of stacked frames the newest is shown; all of them were changed. Saliency: yellow speaks for the "
+    "action, light blue against it. Ring: what is changed."
 )
 _SCENES = "The greatest influence of each change of light and weather, at the end of what training randomises."
 _OBJECTS = (

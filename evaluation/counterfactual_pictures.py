@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pygame
 from imageio.v3 import imwrite
-from torch import Tensor
 
 from envs.render import draw
 from envs.scene import Scene, View
@@ -14,11 +13,11 @@ from evaluation import page
 from evaluation.counterfactual_changes import Change
 from evaluation.counterfactual_episode import Saliency
 from evaluation.counterfactual_studio import Moment, Observation, Studio
+from evaluation.overlay import overlay
 
 ABOVE_WIDTH, ABOVE_HEIGHT, METRES = 640, 224, 110.0  # [pixel], [m] across
 RING, MARK = 4.5, (255, 120, 20)  # [m], RGB
 FADED, GREY = 0.25, 110.0  # what is left of a pixel's colour that does not differ, and what it is mixed with
-HOT = np.array([255.0, 60.0, 20.0])
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Pictures:
     Attributes:
         before, after: the newest picture of the camera.
         differing: the first one, faded where the second is the same.
-        salient: the first one in grey, red where the saliency is.
+        salient: the first one, yellow where it speaks for the action and light blue where it speaks against it.
         above: the scene from above, in the camera's colours, with a ring around what is changed.
     """
 
@@ -51,7 +50,7 @@ def take(moment: Moment, change: Change, studio: Studio, saliency: Saliency | No
     before, after = newest(shown, 0), newest(shown, 1)
     salient = None
     if saliency is not None:
-        salient = _png(_heat(before, saliency(moment.obs, moment.action)[0]))
+        salient = _png(overlay(before, saliency(moment.obs, moment.action)[0].cpu().numpy()))
     return Pictures(_png(before), _png(after), _png(_faded(before, after)), salient, above)
 
 
@@ -63,12 +62,6 @@ def newest(obs: Observation, row: int) -> np.ndarray:
 def _faded(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     same = (before == after).all(2, keepdims=True)
     return np.where(same, FADED * before + (1 - FADED) * GREY, before).astype(np.uint8)
-
-
-def _heat(picture: np.ndarray, salient: Tensor) -> np.ndarray:
-    share = salient.cpu().numpy()[..., None]
-    grey = picture.mean(2, keepdims=True)
-    return (grey * (1 - share) + HOT * share).astype(np.uint8)
 
 
 def _above(scene: Scene, change: Change) -> str:
