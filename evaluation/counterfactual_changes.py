@@ -17,7 +17,7 @@ from envs.state import ABSENT, FORMS, LANDMARK
 REMOVED, SIGNAL, BRAKES, SCENE = KINDS = ("removed", "signal", "brake lights", "scene")
 # Forms with brake lights.
 LAMPS = tuple(FORMS.index(name) for name in ("car", "van", "truck", "bus"))
-# Light and weather: quantities of `envs.sensors.appearance` at an end of what training randomises.
+# Light and weather: quantities of `envs.sensors.appearance`, each at an end of the range of randomised worlds.
 SCENES: dict[str, dict[str, float]] = {
     "dusk": {"light": 0.45},
     "glare": {"light": 1.2},

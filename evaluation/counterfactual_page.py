@@ -65,7 +65,10 @@ _MOMENTS = (
     "(coloured). Of stacked frames the newest is shown; all of them were changed. Saliency: yellow speaks for the "
     "action, light blue against it. Ring: what is changed."
 )
-_SCENES = "The greatest influence of each change of light and weather, at the end of what training randomises."
+_SCENES = (
+    "Where each change of light and weather had its greatest influence. Each is at an end of the range that randomised "
+    "worlds are drawn from."
+)
 _OBJECTS = (
     "Every object of which something was observed. Pixels and saliency: mean share of the picture that differs, in any "
     "frame, and share of the picture's saliency that lies there."
