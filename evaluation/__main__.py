@@ -1,7 +1,7 @@
 """Evaluate a policy and its baselines: `python -m evaluation --suite highway --policy zoo/highway-ppo`, or `--env ...`.
 
-Writes results.json, episodes.parquet, report.html, carla.json, and as videos/*.mp4 and replays/*.safetensors failures of
-the policy, of many families and kinds, and one success. `--case ID` drives a single case and records it.
+Writes results.json, episodes.parquet, report.html, carla.json, and as videos/*.mp4 and replays/*.safetensors failures
+of the policy, of many families and kinds, and one success. `--case ID` drives a single case and records it.
 """
 
 import re
