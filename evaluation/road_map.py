@@ -96,18 +96,15 @@ def road_map(lanes: Sequence[Lane], places: Places, note: str = "") -> str:
     scale = np.maximum(true, NARROWEST / extent)
     size = extent * scale
     left = max(0.0, (WIDTH - float(size[0])) / 2)
-    along = scale[1] > 1.01 * scale[0]  # a road in the direction of x, drawn wider than it is
-    above = TALLEST + 16 if along and len(places.kind) >= FEWEST else 6
+    long = scale[1] > 1.01 * scale[0]  # a road in the direction of x, drawn wider than it is
+    above = TALLEST + 16 if long and len(places.kind) >= FEWEST else 6
     parts = [f'<svg x="{left:.0f}" width="{size[0]:.0f}" height="{size[1]:.0f}" class="map">']
     parts += [_lane((line - low) * scale, width * float(scale.max()), size) for line, width in lanes]
     parts.append("</svg>")
     at = (places.pose[:, :2] - low) * scale + (left, 0.0)
-    discs, numbers = _discs(at)
     marks = _marks(at, places, scale)
-    if above > 6:
-        parts += [*_columns(at[:, 0]), *marks]
-    else:
-        parts += [*discs, *marks, *numbers]
+    below, numbers = ([], []) if len(at) < FEWEST else (_columns(at[:, 0]), []) if long else _discs(at)
+    parts += [*below, *marks, *numbers]
     metres = next(m for m in (1000, 500, 200, 100, 50, 20, 10, 5, 2, 1) if m * true <= size.max() / 3)
     base = size[1] + 15
     words = f"{metres} m, across the road wider" if scale.max() > 1.01 * true else f"{metres} m"
