@@ -267,17 +267,21 @@ class CameraExtractor(BaseFeaturesExtractor):
     """An encoder of `perception.encoders` that learns with the policy, and the speed.
 
     Args:
-        observation_space: "camera" uint8 [C, H, W] and "speed" [1].
+        observation_space: "camera" or "bev" uint8 [C, H, W], and "speed" [1].
         encoder: its name.
+
+    Attributes:
+        image: which of the two it sees.
     """
 
     def __init__(self, observation_space: spaces.Dict, encoder: str):
-        network = encoders.build(encoder, *observation_space["camera"].shape)
+        image = "bev" if "bev" in observation_space.spaces else "camera"
+        network = encoders.build(encoder, *observation_space[image].shape)
         super().__init__(observation_space, network.features + 1)
-        self.encoder = network
+        self.encoder, self.image = network, image
 
     def forward(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.cat([self.encoder(obs["camera"]), obs["speed"]], dim=1)
+        return torch.cat([self.encoder(obs[self.image]), obs["speed"]], dim=1)
 
 
 def q_network(

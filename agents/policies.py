@@ -152,7 +152,7 @@ def _space(header: dict[str, Any], encoder: torch.nn.Module | None) -> spaces.Sp
     """The observation space that the network was built for."""
     if encoder is not None:
         return features.space(encoder)
-    kinds = {"camera": (0, 255, "uint8")}
+    kinds = dict.fromkeys(("camera", "bev"), (0, 255, "uint8"))
     return spaces.Dict(
         {
             name: spaces.Box(low, high, tuple(shape), dtype)

@@ -39,7 +39,7 @@ class PlainEncoder(nn.Module):
         encoder: of `perception.encoders`.
     """
 
-    def __init__(self, encoder: encoders.ConvEncoder):
+    def __init__(self, encoder: encoders.Encoder):
         super().__init__()
         self.encoder, self.features = encoder, encoder.features
 
@@ -65,10 +65,11 @@ class Portable(nn.Module):
         self.network = copy.deepcopy(policy.network)
         self.encoder = None if policy.encoder is None else PlainEncoder(copy.deepcopy(policy.encoder))
         extractor = self.network.features_extractor
-        camera = self.encoder is not None or isinstance(extractor, CameraExtractor)
-        self.inputs = ["camera", "speed"] if camera else list(extractor.names)
         if isinstance(extractor, CameraExtractor):
+            self.inputs = [extractor.image, "speed"]
             extractor.encoder = PlainEncoder(extractor.encoder)
+        else:
+            self.inputs = list(extractor.names) if self.encoder is None else ["camera", "speed"]
         if isinstance(self.network, QNetwork):
             self.outputs = ["action_values", "value"]
         elif isinstance(self.network.action_space, spaces.Discrete):
@@ -91,7 +92,7 @@ def shapes(policy: TrainedPolicy) -> dict[str, tuple[torch.dtype, tuple[int, ...
     """Name -> type and shape of one world's observation, of what an exported policy takes."""
     known = {name: tuple(shape) for name, shape in policy.header["observation"].items()}
     inputs = Portable(policy).inputs
-    return {name: (torch.uint8 if name == "camera" else torch.float32, known[name]) for name in inputs}
+    return {name: (torch.uint8 if name in ("camera", "bev") else torch.float32, known[name]) for name in inputs}
 
 
 def to_onnx(policy: TrainedPolicy) -> Any:

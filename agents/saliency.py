@@ -96,7 +96,8 @@ class Saliency:
 
 
 def sees_pictures(policy: object) -> bool:
-    """Whether a policy is a trained one with an encoder, frozen or not."""
+    """Whether a policy is a trained one that sees its camera's pictures by an encoder, frozen or not."""
     if not isinstance(policy, TrainedPolicy):
         return False
-    return policy.encoder is not None or isinstance(policy.network.features_extractor, CameraExtractor)
+    extractor = policy.network.features_extractor
+    return policy.encoder is not None or (isinstance(extractor, CameraExtractor) and extractor.image == "camera")

@@ -50,10 +50,11 @@ class RunArgs:
     env: str = "highway"
     """scenario"""
     observation: str = "camera"
-    """what the driver sees: "camera" (images and its own speed) or "state" (what the scenario measures)"""
+    """what the driver sees: "camera" (images and its own speed), "state" (what the scenario measures) or, privileged,
+    "bev" (everything from above, and its own speed)"""
     encoder: str = "zoo/highway-small"
-    """folder of a frozen encoder or of a policy that has one, or "none": one learns with the policy, from pixels;
-    unused without a camera"""
+    """folder of a frozen encoder or of a policy that has one, or "none": one learns with the policy, from pixels, as it
+    always does with "bev"; unused without a camera"""
     total_steps: int = 1_400_000
     """policy steps, over all worlds"""
     num_worlds: int = 256
@@ -120,8 +121,8 @@ def check_common(args: RunArgs) -> None:
         raise UserError(
             f"'{scenario.name}' has {scenario.agents} agents a world, and only scenarios with one can be learnt"
         )
-    if args.observation not in ("camera", "state"):
-        raise unknown("observation", args.observation, ("camera", "state"))
+    if args.observation not in ("camera", "bev", "state"):
+        raise unknown("observation", args.observation, ("camera", "bev", "state"))
     check_counts(args, ("total_steps", "num_worlds", "checkpoint_every", "log_every"))
     check_shares(args, ("gamma",))
     if args.crash_penalty < 0:
@@ -229,7 +230,8 @@ def make_worlds(
         card: of the frozen encoder of a run to go on with, whose checkpoint holds the weights; None to load both.
         make: what makes them, with the arguments of `envs.make_vec`.
     """
-    learned_encoder = LEARNED_ENCODER if args.observation == "camera" and args.encoder == "none" else None
+    learns = args.observation == "bev" or (args.observation == "camera" and args.encoder == "none")
+    learned_encoder = LEARNED_ENCODER if learns else None
     env_options: dict[str, Any] = {"observation": args.observation}
     encoder = None
     if args.observation == "camera":

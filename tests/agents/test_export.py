@@ -45,7 +45,7 @@ def policy_of(scenario, observation, folder, encoder=None, values=False):
         obs = policies.features.encode(frozen, obs)
         space = policies.features.space(frozen)
     elif encoder == "learned":
-        header["learned_encoder"] = "small"
+        header["learned_encoder"] = "small"  # of the camera's pictures, or of those from above
     torch.manual_seed(1)
     if values:
         header["action_values"] = {"duelling": True, "quantiles": 4, "layer_norm": True}
@@ -134,6 +134,7 @@ def test_what_driving_needs_is_in_the_model(exported):
         ("highway-fast", "state", None, False),
         ("highway-fast", "camera", "frozen", False),
         ("highway-fast", "camera", "learned", False),
+        ("highway-fast", "bev", "learned", False),
         ("parking", "state", None, False),
         ("racetrack", "camera", "learned", False),
         ("highway-fast", "state", None, True),

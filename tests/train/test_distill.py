@@ -151,13 +151,24 @@ def test_rules_teach(rules, tmp_path):
 
 
 def test_throttle_and_steering_are_taught_too(rules, tmp_path):
-    settings = {"env": "parking", "observation": "state", "teacher": "rules:Turner", "trust": True, "learning_rate": 1e-2}
-    student = distill.train(dataclasses.replace(SMALL, **settings, out=tmp_path / "student"))
+    settings = {"env": "parking", "observation": "state", "learning_rate": 1e-2}
+    small = dataclasses.replace(SMALL, **settings, teacher="rules:Turner", trust=True)
+    student = distill.train(dataclasses.replace(small, out=tmp_path / "student"))
     policy = policies.load(str(student), "parking")
     worlds = envs.make_vec("parking", 4, device="cpu", **policy.env_options)
     actions = policy.act(worlds.reset(seed=0)[0])
     worlds.close()
     torch.testing.assert_close(actions, torch.tensor([[0.5, -0.5]]).expand(4, 2), rtol=0, atol=0.15)
+
+
+def test_who_sees_everything_from_above_teaches_a_camera(tmp_path):
+    seen = {"env": "intersection-signals", "observation": "bev"}
+    teacher = ppo.train(dataclasses.replace(TAUGHT, **seen, out=tmp_path / "teacher"))
+    small = dataclasses.replace(SMALL, env="intersection-signals", total_steps=32, teacher=str(teacher))
+    student = policies.load(
+        str(distill.train(dataclasses.replace(small, out=tmp_path / "run"))), "intersection-signals"
+    )
+    assert student.env_options["observation"] == "camera" and student.encoder is not None
 
 
 def test_action_values_teach_their_best_action(tmp_path):

@@ -234,6 +234,7 @@ def test_pixels_end_to_end_and_through_a_frozen_encoder(tmp_path):
         ("lane-keeping", "state"),  # steering; three vectors are observed
         ("parking", "state"),  # throttle and steering; what is and what is to be
         ("racetrack", "camera"),
+        ("intersection-signals", "bev"),
     ],
 )
 def test_every_kind_of_scenario(tmp_path, scenario, observation):
