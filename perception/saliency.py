@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from envs.errors import unknown
-from perception.encoders import ConvEncoder
+from perception.encoders import ConvEncoder, Encoder, ImpalaEncoder, RigEncoder
 
 SOFT = 5.0  # px: deviation of the blur that takes away what is smaller, a car at 20 m, say
 PATCH = 3.0  # px: deviation of a patch, which is blurred, or whose pixels' shares are summed
@@ -30,17 +30,17 @@ Head = Callable[..., Tensor]
 
 
 class Maps(nn.Module):
-    """An encoder's convolutions on pixels as floats, which have gradients as bytes have not.
+    """An encoder's maps of pixels as floats, which have gradients as bytes have not.
 
     In float32 whatever the machine encodes in: what is measured is how little nearly equal pictures differ.
     """
 
-    def __init__(self, encoder: ConvEncoder):
+    def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder = encoder
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels from 0 to 255 (B, C, H, W) -> the last convolution's output after its ReLU."""
+        """Pixels from 0 to 255 (B, C, H, W) -> maps (B, *map_shape)."""
         return self.encoder.convolve(pixels - 128)
 
 
@@ -54,10 +54,10 @@ class Decision(nn.Module):
 
     Attributes:
         encoder, rows: as above.
-        maps: the encoder's convolutions.
+        maps: the encoder's maps, as a layer of their own.
     """
 
-    def __init__(self, encoder: ConvEncoder, head: Head, rows: Sequence[int]):
+    def __init__(self, encoder: Encoder, head: Head, rows: Sequence[int]):
         super().__init__()
         self.encoder, self.maps = encoder, Maps(encoder)
         self.head, self.rows = head, tuple(rows)
@@ -154,53 +154,67 @@ def integrated_gradients(decision: Decision, pixels: Tensor, *beside: Tensor) ->
 
 
 def hires_cam(decision: Decision, pixels: Tensor, *beside: Tensor) -> Tensor:
-    """What the last convolution has found at a place and speaks for the decision there (Draelos and Carin 2020).
+    """What the encoder has found at a place of its map and speaks for the decision there (Draelos and Carin 2020).
 
     Returns:
-        sum over channels of their output times its gradient, interpolated. Shape: (N, H, W).
+        sum over channels of the map times its gradient, interpolated. Shape: (N, H, W).
     """
     from captum.attr import LayerGradientXActivation
 
     products = LayerGradientXActivation(decision, decision.maps).attribute(pixels, additional_forward_args=beside)
-    return _enlarged(products.sum(1, keepdim=True), decision.encoder.convolutions, pixels.shape[2:])
+    return _enlarged(products.sum(1, keepdim=True), decision.encoder)
 
 
 def grad_cam(decision: Decision, pixels: Tensor, *beside: Tensor) -> Tensor:
-    """Where the last convolution has found what speaks for the decision anywhere (Selvaraju et al. 2017).
+    """Where the encoder has found what speaks for the decision anywhere (Selvaraju et al. 2017).
 
     Returns:
-        relu(sum over channels of their output times the mean of its gradient), interpolated: only what speaks for the
+        relu(sum over channels of the map times the mean of its gradient), interpolated: only what speaks for the
         decision. Shape: (N, H, W).
     """
     from captum.attr import LayerGradCam
 
     method = LayerGradCam(decision, decision.maps)
     coarse = method.attribute(pixels, additional_forward_args=beside, relu_attributions=True)
-    return _enlarged(coarse, decision.encoder.convolutions, pixels.shape[2:])
+    return _enlarged(coarse, decision.encoder)
 
 
-def _enlarged(coarse: Tensor, convolutions: nn.ModuleList, size: torch.Size) -> Tensor:
-    """The last convolution's map as large as the picture, each of its cells in the middle of what it sees.
+def _enlarged(coarse: Tensor, encoder: Encoder) -> Tensor:
+    """An encoder's map as large as its picture, each cell in the middle of what it sees.
 
-    With a stride of 2 and padding that is not the middle of the picture's share of it: 6 px off, for "small".
+    With a stride of 2 and padding that is not the middle of the cell's share of the picture: 6 px off, for "small".
 
     Args:
         coarse: (N, 1, h, w).
-        convolutions: that led to it.
-        size: of the picture; H, W [px].
+        encoder: whose map it is.
 
     Returns:
-        interpolated linearly. Shape: (N, H, W).
+        interpolated linearly, every picture of a rig that is seen by itself too. Shape: (N, H, W).
     """
+    if isinstance(encoder, RigEncoder):
+        trunks = [encoder.trunks[str(rows)] for rows in encoder.cameras]
+        parts = coarse.split([trunk.map_shape[1] for trunk in trunks], dim=2)
+        return torch.cat([_enlarged(part, trunk) for part, trunk in zip(parts, trunks, strict=True)], dim=1)
+    first, step = _sight(encoder)
     weights = []
-    for axis, (cells, pixels) in enumerate(zip(coarse.shape[2:], size, strict=True)):
-        first, step = 0.0, 1  # where the first cell looks and how far the next one is from there [px]
-        for layer in convolutions:
-            first += ((layer.kernel_size[axis] - 1) / 2 - layer.padding[axis]) * step
-            step *= layer.stride[axis]
+    for cells, pixels in zip(coarse.shape[2:], (encoder.height, encoder.width), strict=True):
         place = ((torch.arange(pixels, device=coarse.device) - first) / step).clamp(0, cells - 1)
         weights.append((1 - (place[:, None] - torch.arange(cells, device=coarse.device)).abs()).clamp(min=0))
     return weights[0] @ coarse.detach().squeeze(1) @ weights[1].T
+
+
+def _sight(encoder: Encoder) -> tuple[float, float]:
+    """Where the first cell of an encoder's map looks, and how far the next one is from there [px]."""
+    if isinstance(encoder, ConvEncoder):
+        first, step = 0.0, 1.0
+        for layer in encoder.convolutions:  # all are as high as wide
+            first += ((layer.kernel_size[0] - 1) / 2 - layer.padding[0]) * step
+            step *= layer.stride[0]
+        return first, step
+    if isinstance(encoder, ImpalaEncoder):  # every section keeps every other pixel, beginning with the first
+        return 0.0, 2.0 ** len(encoder.sections)
+    step = encoder.height / encoder.map_shape[1]  # patches side by side
+    return (step - 1) / 2, step
 
 
 METHODS: dict[str, Callable[..., Tensor]] = {

@@ -114,23 +114,35 @@ def test_saliency_is_where_the_decision_reads(method, cell):
     assert seen.flatten()[found.flatten(1).argmax(1)].all()
 
 
-def test_a_cell_is_drawn_in_the_middle_of_what_it_sees():
-    """Against the gradient of the pixels, which knows."""
-    for name, cell in (("small", (1, 1)), ("nature", (1, 3))):
-        torch.manual_seed(0)
-        convolutions = encoders.build(name, 6, 64, 96).requires_grad_(False).convolutions
-        x = pixels = torch.rand(1, 6, 64, 96, requires_grad=True)
-        for layer in convolutions:
-            x = layer(x)  # without the ReLU, which would hide half of it
-        (slope,) = torch.autograd.grad(x[0, :, *cell].square().sum(), pixels)
-        rows, columns = (slope[0].abs().sum((0, 1 + axis)).nonzero().squeeze(1).float() for axis in (1, 0))
-        coarse = torch.zeros(1, 1, *x.shape[2:])
-        coarse[0, 0, *cell] = 1
-        drawn = saliency._enlarged(coarse, convolutions, torch.Size((64, 96)))[0]
-        for axis, seen in ((0, rows), (1, columns)):
-            weights = drawn.sum(1 - axis)
-            middle = (weights == weights.max()).nonzero().float().mean()
-            assert float(middle) == pytest.approx(float(seen.min() + seen.max()) / 2, abs=0.6)
+@pytest.mark.parametrize(("name", "cameras"), [*((name, None) for name in encoders.ENCODERS), ("small", (40, 24))])
+def test_a_map_is_drawn_where_its_cells_look(name, cameras):
+    """What dots on a grey picture change in the map is drawn around the dots, in the mean over many of them."""
+    off = []
+    for seed in range(4):  # kernels drawn at random are askew, each in its own way
+        torch.manual_seed(seed)
+        encoder = encoders.build(name, 3, 64, 96, cameras).requires_grad_(False)
+        rows, columns = torch.randint(24, 35, (10,)), torch.randint(30, 60, (10,))
+        pixels = torch.zeros(11, 3, 64, 96)
+        pixels[torch.arange(10), :, rows, columns] = 100.0
+        maps = encoder.convolve(pixels)
+        changes = (maps[:-1] - maps[-1:]).square().sum(1, keepdim=True)
+        drawn = saliency._enlarged(changes**2, encoder)  # attention changes something everywhere
+        assert drawn.shape == (10, 64, 96)
+        down, right = drawn.sum(2) @ torch.arange(64.0), drawn.sum(1) @ torch.arange(96.0)
+        off.append(torch.stack([down, right]) / drawn.sum((1, 2)) - torch.stack([rows, columns]))
+    assert torch.cat(off, 1).mean(1).abs().max() < 2
+
+
+@pytest.mark.parametrize("method", LOCAL)
+def test_a_rig_seen_picture_by_picture(method):
+    torch.manual_seed(0)
+    encoder = encoders.build("small", *SHAPE, ROWS).requires_grad_(False)
+    along = torch.randn(encoder.features)
+    encoder.projection.weight.view(-1, *encoder.map_shape)[:, :, 2:] = 0.0  # what the lower camera finds
+    found = saliency.saliency(Decision(encoder, lambda features: features @ along, ROWS), images(2), method=method)
+    assert encoder.map_shape[1] == 3 and found.shape == (2, *SHAPE[1:])
+    assert found[:, :24].amax((1, 2)).tolist() == pytest.approx([1.0, 1.0])
+    assert found[:, 24:].max() < 1e-5
 
 
 def test_grad_cam_may_point_where_nothing_is_read():
