@@ -18,7 +18,7 @@ from agents import policies
 from agents.networks import ActorCritic, load_weights, policy_kwargs, weights
 from agents.ppo import PPO
 from envs.errors import UserError, exit_on_user_error
-from train import common
+from train import common, settings
 
 
 @dataclass
@@ -101,9 +101,9 @@ def with_init(args: Args) -> Args:
     header = first_policy(args).header
     encoder = "none" if header["learned_encoder"] else args.encoder if header["encoder"] is None else args.init
     come = {"observation": header["env_options"]["observation"], "encoder": encoder, "hidden": tuple(header["hidden"])}
-    default = Args()
+    unsaid = [Args(), settings.suited(Args, "PPO", args.env)]
     for name, value in come.items():
-        if getattr(args, name) not in (getattr(default, name), value):
+        if getattr(args, name) not in (value, *(getattr(usual, name) for usual in unsaid)):
             raise UserError(f"{common.option(name)} comes with the policy in {args.init}: leave it out")
     return dataclasses.replace(args, **come)
 

@@ -8,7 +8,7 @@ import torch
 
 from agents import checkpoint, policies
 from envs.errors import UserError
-from train import ppo, pqn
+from train import common, ppo, pqn, settings
 
 SMALL = ppo.Args(
     env="highway-fast",
@@ -90,6 +90,13 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, changes, message):
         ppo.train(dataclasses.replace(TUNED, **({"init": str(first), "out": tmp_path / "run"} | changes)))
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_suit_the_scenario_give_way_to_the_policy(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "FOLDER", tmp_path)
+    (tmp_path / "ppo-highway.json").write_text('{"settings": {"hidden": [8], "epochs": 3}, "why": "a test"}')
+    args = ppo.with_init(common.parse(ppo.COMMAND, ["--env", "highway", "--init", "zoo/highway-ppo"]))
+    assert (args.hidden, args.epochs, args.encoder) == ((256, 256), 3, "zoo/highway-ppo")
 
 
 def test_action_values_are_no_policy_to_start_from(tmp_path):
