@@ -104,7 +104,7 @@ class Pretraining:
         for _ in range(self.settings.passes):
             order = torch.randperm(self.data.num_worlds, generator=self.order).to(self.data.device)
             for worlds in order.split(self.settings.worlds_per_batch):
-                images = drive.images[:, worlds]
+                images = drive.images.index_select(1, worlds)  # on a CPU several times as fast as indexing
                 changed = self.augmentation(images.flatten(0, 1)).view_as(images)
                 second = None
                 if self.objective.VIEWS == 2:

@@ -5,7 +5,7 @@ normalisation anywhere: its statistics drift with the policy that chooses the im
 each place of the image before it is flattened, where an objective can look at places.
 """
 
-from perception.encoders.base import CHUNK, Encoder, has_bfloat16, single_precision
+from perception.encoders.base import CHUNK, Encoder, has_bfloat16, mixed_precision, single_precision
 from perception.encoders.cameras import RigEncoder
 from perception.encoders.convolutional import ConvEncoder, nature, small
 from perception.encoders.folder import CARD, FORMAT, WEIGHTS, describe, load, read_card, save
@@ -30,6 +30,7 @@ __all__ = [
     "has_bfloat16",
     "impala",
     "load",
+    "mixed_precision",
     "nature",
     "read_card",
     "rebuild",

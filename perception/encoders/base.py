@@ -64,8 +64,7 @@ class Encoder(nn.Module):
             raise UserError(f"the encoder takes uint8 images of {list(expected)}, not {found}")
         if not _at_once(images):
             return torch.cat([self.maps(part) for part in images.split(CHUNK)])
-        bfloat16 = _in_bfloat16(images.device)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        with mixed_precision(images.device) as bfloat16:
             # Flipping the top bit and reading the byte as signed centres it at a fraction of the cost of float
             # arithmetic; the scale goes into the weights.
             centred = (images ^ 128).view(torch.int8) if images.dtype == torch.uint8 else images - 128
@@ -73,7 +72,7 @@ class Encoder(nn.Module):
 
     def project(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [B, *map_shape] -> features float32 [B, features]."""
-        with torch.autocast(maps.device.type, torch.bfloat16, enabled=_in_bfloat16(maps.device)):
+        with mixed_precision(maps.device):
             x = self.projection(maps.flatten(1))
         return self.norm(x.float())
 
@@ -111,5 +110,9 @@ def single_precision() -> Iterator[None]:
         _single = before
 
 
-def _in_bfloat16(device: torch.device) -> bool:
-    return not _single and has_bfloat16(device)
+@contextlib.contextmanager
+def mixed_precision(device: torch.device) -> Iterator[bool]:
+    """Within it matrices are multiplied in bfloat16, where the device has that; yields whether."""
+    bfloat16 = not _single and has_bfloat16(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        yield bfloat16

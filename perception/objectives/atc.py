@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perception.encoders import Encoder
+from perception.encoders import Encoder, mixed_precision
 from perception.objectives.batch import Batch, Objective
 from perception.objectives.heads import follow, follower
 
@@ -79,10 +79,11 @@ class ATC(Objective):
             place_keys = place_keys - place_keys.mean((0, 1))  # what a cell always shows tells no time
         anchors = features.view(times, worlds, -1)[:-steps]
         acted = [F.one_hot(batch.actions[k : times - steps + k], self.num_actions).float() for k in range(steps)]
-        hidden = self.predictor(torch.cat([anchors, *acted], -1))
         valid = batch.together(steps)
-        whole = self.whole(hidden) + self.key_projection(anchors)
-        places = self.places(hidden).view(times - steps, worlds, self.cells, -1)
+        with mixed_precision(anchors.device):
+            hidden = self.predictor(torch.cat([anchors, *acted], -1))
+            whole = (self.whole(hidden) + self.key_projection(anchors)).float()
+            places = self.places(hidden).float().view(times - steps, worlds, self.cells, -1)
         # Query t matches the key of t + steps.
         whole_loss, whole_right = contrast(whole[:, :, None], whole_keys[steps:], valid, self.TEMPERATURE)
         place_loss, place_right = contrast(places, place_keys[steps:], valid, self.TEMPERATURE)
