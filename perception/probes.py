@@ -19,7 +19,7 @@ from perception.data import DrivingData
 RANGE = 60.0  # metres: how far a car is looked for
 BINS = (0.0, 10.0, 20.0, 40.0, RANGE)  # metres
 ALONGSIDE = 8.0  # metres between centres: a car nearer than that is beside the ego
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the ridge, per sample of unit-variance features
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, per sample of unit-variance features
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,19 @@ def record(data: DrivingData, encoders: dict[str, nn.Module], steps: int) -> dic
     return {name: Frames(torch.cat(rows), joined, worlds) for name, rows in features.items()}
 
 
+def held_out(worlds: torch.Tensor) -> torch.Tensor:
+    """A fifth of the worlds, to choose settings on: the rows of every fifth one that occurs, none if there is but one.
+    Shape: int (n,) -> bool (n,).
+    """
+    found, place = worlds.unique(return_inverse=True)
+    return place % 5 == 0 if len(found) > 1 else torch.zeros_like(place, dtype=torch.bool)
+
+
 def ridge(
     features: torch.Tensor, targets: torch.Tensor, worlds: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Fit a linear read-out; its strength is the one of STRENGTHS that errs least on a fifth of the worlds.
+    """Fit a linear read-out; its strength is the one of STRENGTHS that errs least on a fifth of the worlds, the
+    greatest where there is one world only.
 
     Args:
         features: [n, d]. targets: [n, k]. worlds: int [n], which world each row comes from.
@@ -193,15 +202,21 @@ def ridge(
         scaled = (rows - mean) / deviation
         return torch.cat([scaled, torch.ones_like(scaled[:, :1])], 1).double()
 
-    def solve(x: torch.Tensor, y: torch.Tensor, strength: float) -> torch.Tensor:
-        penalty = torch.full((x.shape[1],), strength * len(x), dtype=x.dtype, device=x.device)
-        penalty[-1] = 1e-9 * len(x)  # the constant is free
-        return torch.linalg.solve(x.T @ x + penalty.diag(), x.T @ y)
+    def solve(x: torch.Tensor, y: torch.Tensor, strengths: tuple[float, ...]) -> list[torch.Tensor]:
+        gram, moments = x.T @ x, x.T @ y
+        penalty = torch.full((x.shape[1],), float(len(x)), dtype=x.dtype, device=x.device)
+        found = []
+        for strength in strengths:
+            shrink = strength * penalty
+            shrink[-1] = 1e-9 * len(x)  # the constant is free
+            found.append(torch.cholesky_solve(moments, torch.linalg.cholesky(gram + shrink.diag())))
+        return found
 
     x, y = design(features), targets.double()
-    held = worlds % 5 == 0
-    errors = [(x[held] @ solve(x[~held], y[~held], strength) - y[held]).square().mean() for strength in STRENGTHS]
-    weights = solve(x, y, STRENGTHS[int(torch.stack(errors).nan_to_num(torch.inf).argmin())])
+    held = held_out(worlds)
+    errors = [(x[held] @ weights - y[held]).square().mean() for weights in solve(x[~held], y[~held], STRENGTHS)]
+    best = STRENGTHS[int(torch.stack(errors).nan_to_num(torch.inf).argmin())] if held.any() else STRENGTHS[-1]
+    (weights,) = solve(x, y, (best,))
     return lambda rows: (design(rows) @ weights).float()
 
 
