@@ -70,6 +70,8 @@ class ImpalaEncoder(Encoder):
     def convolve(self, centred: torch.Tensor) -> torch.Tensor:
         """See `Encoder.convolve`."""
         first, *rest = self.sections
+        # Channels last halves the time on a CPU: narrow 3x3 layers on large maps. "small" gains nothing by it.
+        centred = centred.contiguous(memory_format=torch.channels_last)
         x = first(centred, first.convolution.weight / SCALE)
         for section in rest:
             x = section(x, section.convolution.weight)
