@@ -31,6 +31,7 @@ import envs
 from agents import policies
 from agents.policies import TrainedPolicy
 from agents.portable import OnnxPolicy, greedy, to_onnx
+from agents.reference_drivers import DRIVERS
 from envs import files
 from envs.errors import UserError, exit_on_user_error
 from envs.interruption import interruptible
@@ -87,12 +88,11 @@ def load(spec: str) -> TrainedPolicy:
     Raises:
         UserError: there is none of that name, or it has no network.
     """
-    policy = policies.load(spec, backends.trained_on(spec) or "highway")
-    if not isinstance(policy, TrainedPolicy):
+    if spec.partition("+")[0] in ("random", "idm", *DRIVERS):
         raise UserError(
-            f"'{spec}' has no network to export: name a run directory, or one of {', '.join(policies.zoo())}"
+            f"'{spec}' has no network to export: name a run directory or one of {', '.join(policies.zoo())}"
         )
-    return policy
+    return policies.load(spec, backends.trained_on(spec) or "highway")
 
 
 def check(args: Args) -> None:

@@ -210,6 +210,7 @@ def test_8_bits_are_smaller_and_their_cost_is_told(state_model, tmp_path, monkey
     [
         ({"policy": "zoo/highway-pp"}, "did you mean 'zoo/highway-ppo'"),
         ({"policy": "idm"}, "'idm' has no network to export"),
+        ({"policy": "careful+late"}, "'careful+late' has no network to export"),
         ({"policy": "{folder}"}, "policy.safetensors is missing"),
         ({"out": "{folder}/there.onnx"}, "there.onnx exists: choose another --out"),
         ({"out": "{folder}/nowhere/policy.onnx"}, "there is no folder"),
