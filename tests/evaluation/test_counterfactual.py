@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -328,7 +327,7 @@ def test_the_file_holds_every_decision(written):
     assert text.count("data:image/png") >= 8 and "Influence over time" in text and "gradcam" in text
 
 
-@pytest.mark.skipif(CHROMIUM is None or shutil.which("chromium") is None, reason="needs a Chromium browser")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium browser")
 @pytest.mark.parametrize(("width", "dark"), [(360, True), (1280, False)])
 def test_the_page_fits(width, dark, written, tmp_path):
     found, console = browse(written[0], tmp_path, width, dark)
