@@ -1,4 +1,5 @@
-"""SIGTERM and Ctrl-C for long commands that have no state to save: both raise KeyboardInterrupt, and neither is lost.
+"""SIGTERM and Ctrl-C for long commands. Who works in steps looks whether one was `noted`; for commands that have no
+state to save both raise KeyboardInterrupt, and neither is lost.
 
 Python swallows what is raised inside a `__del__` or a callback of a weak reference, and simulators free arrays all the
 time: an exception that a signal handler raises there vanishes, and the command goes on as if nothing had been asked.
@@ -57,3 +58,26 @@ def interruptible() -> Iterator[Interruption]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class Note:
+    """Which signal was noted, if any."""
+
+    number: int | None = None
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[Note]:
+    """Within it, SIGTERM and Ctrl-C leave their number and do no more; a second one acts at once."""
+    note = Note()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        note.number = number
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield note
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 
 import envs
-from agents.drivers import drives_itself
 from envs import scenarios
 from envs.errors import UserError
 from envs.physics.actions import META_ACTIONS
@@ -65,6 +64,7 @@ class DrivingData:
         policy: all others.
         drivers: int64 [N], who drives each world, as an index into DRIVERS.
         image: uint8 [N, C, H, W], what the drivers see now.
+        image_shape: (C, H, W).
 
     Raises:
         UserError: from `envs.make_vec`, on a bad scenario, count or device.
@@ -85,7 +85,7 @@ class DrivingData:
         expert, restless = (int(num_worlds * SHARES[name]) for name in ("expert", "restless"))
         noisy = num_worlds - expert - restless
         declared = scenarios.get(scenario)
-        self.idm_drives = drives_itself(declared)
+        self.idm_drives = declared.uses_lanes
         disturbed = self.idm_drives and isinstance(declared.road(), RoadNetwork)
         if disturbed:
             first, order = expert + noisy, (("expert", expert), ("noisy", noisy), ("restless", restless))
@@ -113,6 +113,7 @@ class DrivingData:
         else:
             self.held = torch.zeros(shape, device=self.device)
         self.image = torch.cat([_seen(self.idm.reset()[0]), _seen(self.policy.reset(first_world=first)[0])])
+        self.image_shape = tuple(self.image.shape[1:])
         self.disturbances = Disturbances(self.idm, self.noisy[:first], self.generator) if disturbed else None
         follows = EXPERTS.get(declared.family)
         self.expert = follows(self.policy) if follows else None

@@ -78,7 +78,7 @@ class Run:
         self.args, self.folder = args, folder
         self.console = Console()
         self.data = worlds(args, args.num_worlds, args.seed)
-        _, *shape = self.data.image.shape
+        shape = self.data.image_shape
         torch.manual_seed(args.seed)
         self.random = (
             encoders.build(args.encoder, *shape).to(self.data.device).requires_grad_(False)
