@@ -91,7 +91,7 @@ def merge(encoder: Encoder, plain: Encoder) -> Encoder:
     Returns:
         `plain`.
     """
-    state = {name: value for name, value in encoder.state_dict().items() if ".parametrizations." not in f".{name}"}
+    state = {name: value for name, value in encoder.state_dict().items() if ".parametrizations." not in name}
     weights = {f"{name}.weight": encoder.get_submodule(name).weight.detach() for name in adapters(encoder)}
     plain.load_state_dict(state | weights)
     return plain
