@@ -1,18 +1,18 @@
-"""Train an encoder by self-supervision, on worlds rolled as it goes.
+"""Train an encoder by self-supervision, on worlds rolled as it goes or on recorded drives.
 
     python -m train.perception --objective atc --env highway --out runs/my-encoder    # an encoder folder, with its card
     python -m train.perception --resume runs/my-encoder                               # go on after an interruption
+    python -m train.perception --data runs/drives                                     # see perception.dataset
+    python -m train.perception --env town --init zoo/highway-small --tune lora        # from one scenario to another
 
 The folder: encoder.safetensors and encoder.json (written at the end, with the probes' figures), config.json,
 TensorBoard files, and while the training is not done checkpoint.safetensors, written once a minute and at SIGTERM or
-Ctrl-C.
+Ctrl-C; with --tune lora also adapters.safetensors, all that was learnt.
 """
 
 import ctypes
 import dataclasses
 import json
-import platform
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -22,22 +22,24 @@ import torch
 import tyro
 from rich import progress as bars
 from rich.console import Console
-from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from agents import checkpoint
 from envs import files
 from envs.errors import UserError, exit_on_user_error, unknown
+from envs.interruption import Note, noted
 from envs.sensors import rig
-from perception import encoders, objectives, probes
+from perception import encoders, lora, objectives
 from perception.augment import Augmentation
-from perception.data import DrivingData
+from perception.dataset import RecordedData, read_manifest
+from perception.encoders import Encoder
 from perception.pretraining import Pretraining, Settings
+from train import perception_report as report
+from train.common import found
 
 CHECKPOINT_EVERY = 60.0  # seconds
-PROBED = (128, 80)  # worlds and policy steps of each half of the probes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-HELD_OUT = 1_000_003  # added to the seed for the worlds of the probes' two halves
+TUNES = ("all", "lora", "none")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,18 @@ class Args:
     env: str = "highway"
     """Scenario to film."""
     encoder: str = "small"
-    """Architecture."""
+    """Architecture: small, nature, impala or vit_tiny."""
+    separate_cameras: bool = False
+    """A rig's pictures each by itself, those of one size through shared weights, in place of one stacked image."""
+    init: str | None = None
+    """Folder of an encoder to go out from, "zoo/NAME" or a path; its architecture and number of frames hold."""
+    tune: str = "all"
+    """What of it learns: all, lora (low-rank adapters alone) or none (it is measured in the scenario as it is)."""
+    rank: int = 8
+    """Of the adapters."""
+    data: str | None = None
+    """Folder of recorded drives (python -m perception.dataset) to learn from; their scenario, worlds, frames and rig
+    hold."""
     total_frames: int = 500_000
     """Camera images to collect; each is learnt from twice."""
     minutes: float | None = None
@@ -66,7 +79,7 @@ class Args:
     device: str = "auto"
     """"cpu", "cuda" or "auto"."""
     out: Path | None = None
-    """Folder to write; by default runs/ENCODER-ENV-OBJECTIVE-SEED."""
+    """Folder to write; by default in runs/, named after the settings."""
     resume: Path | None = None
     """Folder of an interrupted training to go on with; its own settings hold, all others are ignored."""
 
@@ -77,27 +90,44 @@ class Run:
     def __init__(self, args: Args, folder: Path):
         self.args, self.folder = args, folder
         self.console = Console()
-        self.data = worlds(args, args.num_worlds, args.seed)
-        shape = self.data.image_shape
+        if args.data is None:
+            self.data = report.worlds(args, args.num_worlds, args.seed)
+        else:
+            self.data = RecordedData(args.data, args.device)
+        self.initial = None if args.init is None else self.loaded()
         torch.manual_seed(args.seed)
-        self.random = (
-            encoders.build(args.encoder, *shape).to(self.data.device).requires_grad_(False)
-        )  # the probes' floor
+        self.random = self.built()  # the probes' floor
         torch.manual_seed(args.seed)
-        encoder = encoders.build(args.encoder, *shape).to(self.data.device)
+        if args.init is None:
+            encoder = self.built().requires_grad_(True)
+        elif args.tune == "lora":
+            encoder = lora.adapt(self.loaded(), args.rank)
+        else:
+            encoder = self.loaded().requires_grad_(args.tune == "all")
         augmentation = Augmentation(self.data.device, seed=args.seed)
         self.pretraining = Pretraining(encoder, args.objective, self.data, augmentation, Settings(), args.seed)
         self.seconds = 0.0
-        self.interrupted: int | None = None
+
+    def built(self) -> Encoder:
+        """An encoder of the settings' architecture, frozen."""
+        cameras = [camera.height for camera in rig.get(self.args.rig).cameras] if self.args.separate_cameras else None
+        encoder = encoders.build(self.args.encoder, *self.data.image_shape, cameras)
+        return encoder.to(self.data.device).requires_grad_(False)
+
+    def loaded(self) -> Encoder:
+        """The encoder to go out from, frozen."""
+        return encoders.load(found(self.args.init), self.data.device, self.data.image_shape, rig.get(self.args.rig))
 
     def progress(self) -> float:
         """Share of the training that is done."""
+        if self.args.tune == "none":
+            return 1.0
         if self.args.minutes is not None:
             return self.seconds / (60 * self.args.minutes)
         return self.pretraining.frames / self.args.total_frames
 
-    def train(self) -> None:
-        """Iterate until done or interrupted, with a checkpoint now and then."""
+    def train(self, note: Note) -> None:
+        """Iterate until done or a signal was noted, with a checkpoint now and then."""
         writer = SummaryWriter(self.folder)
         saved = time.monotonic()
         columns = (
@@ -109,7 +139,7 @@ class Run:
         )
         with bars.Progress(*columns, console=self.console) as bar:
             task = bar.add_task("training", total=1.0, rate=0.0, loss=float("nan"), completed=min(self.progress(), 1.0))
-            while self.progress() < 1 and self.interrupted is None:
+            while self.progress() < 1 and note.number is None:
                 start, frames = time.monotonic(), self.pretraining.frames
                 figures = self.pretraining.iterate(self.progress())
                 self.seconds += time.monotonic() - start
@@ -138,86 +168,25 @@ class Run:
         """Probe the encoder on held-out worlds, write it with its card, and drop the checkpoint."""
         self.data.close()
         self.console.print("probing on held-out worlds ...")
-        found = {"trained": self.pretraining.encoder, "random": self.random}
-        figures = probe_encoders(found, self.args)
-        self.console.print(table(figures))
-        encoders.save(self.pretraining.encoder, self.folder, self.card(figures))
+        trained = self.pretraining.encoder
+        if self.args.tune == "lora":
+            trained = lora.merge(trained, self.built())
+        compared = {} if self.args.tune == "none" else {"trained": trained}
+        if self.initial is not None:
+            compared["initial"] = self.initial
+        figures = report.probe_encoders(compared | {"random": self.random}, self.args)
+        self.console.print(report.table(figures))
+        card = report.card(self.args, self.data.device, self.pretraining.frames, self.seconds, figures)
+        if self.args.init is not None:
+            base = encoders.read_card(found(self.args.init))["sha256"]
+            card["init"] = {"folder": self.args.init, "sha256": base}
+            if self.args.tune == "lora":
+                lora.save(self.pretraining.encoder, self.folder / lora.NAME, base)
+        if self.args.data is not None:
+            card["data"] = {"folder": self.args.data, "sha256": self.data.digest.hex()}
+        encoders.save(trained, self.folder, card)
         (self.folder / checkpoint.NAME).unlink(missing_ok=True)
         self.console.print(f"encoder written to {self.folder}")
-
-    def card(self, figures: dict) -> dict:
-        """What a reader of the encoder wants to know."""
-        args = self.args
-        length = f"--total-frames {args.total_frames}" if args.minutes is None else f"--minutes {args.minutes:g}"
-        return {
-            "encoder": args.encoder,
-            "objective": args.objective,
-            "scenario": args.env,
-            "rig": encoders.describe(rig.get(args.rig)),
-            "frames": args.frames,
-            "images": self.pretraining.frames,
-            "seconds": round(self.seconds),
-            "machine": machine(self.data.device),
-            "torch": torch.__version__,
-            "seed": args.seed,
-            "command": f"python -m train.perception --objective {args.objective} --env {args.env} "
-            f"--encoder {args.encoder} {length} --num-worlds {args.num_worlds} --frames {args.frames} "
-            f"--rig {args.rig} --seed {args.seed}",
-            "probes": figures,
-        }
-
-
-def worlds(args: Args, num_worlds: int, seed: int) -> DrivingData:
-    """The data engine that the settings describe."""
-    return DrivingData(args.env, num_worlds, args.device, args.frames, seed, rig=args.rig)
-
-
-def probe_encoders(found: dict[str, torch.nn.Module], args: Args) -> dict:
-    """The probes' figures of each encoder, on the same worlds, none of which the training saw.
-
-    Returns:
-        {encoder's name: {label: figure}}, see `perception.probes.probe`.
-    """
-    num_worlds, steps = PROBED
-    halves = []
-    for half in range(2):
-        data = worlds(args, num_worlds, args.seed + HELD_OUT + half)
-        halves.append(probes.record(data, found, steps))
-        data.close()
-    return {name: probes.probe(halves[0][name], halves[1][name]) for name in found}
-
-
-def table(figures: dict) -> Table:
-    """The probes' figures, a row a label and range, a column an encoder."""
-    result = Table(
-        "probe",
-        *figures,
-        title="linear probes on held-out worlds",
-        caption="presence: AUROC; distance: relative error; lane: accuracy; else mean error",
-    )
-    first, *_ = figures.values()
-    for label, figure in first.items():
-        if isinstance(figure, dict):
-            for part in figure:
-                result.add_row(
-                    f"{label} {part} m",
-                    *(f"{column[label].get(part, float('nan')):.3f}" for column in figures.values()),
-                )
-        else:
-            result.add_row(label, *(f"{column.get(label, float('nan')):.3f}" for column in figures.values()))
-    return result
-
-
-def machine(device: torch.device) -> str:
-    """What the training ran on, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].strip() if names else model
-    return f"{model}, {torch.get_num_threads()} threads"
 
 
 def prepare(args: Args) -> tuple[Args, Path]:
@@ -240,11 +209,23 @@ def prepare(args: Args) -> tuple[Args, Path]:
         except (ValueError, TypeError) as error:
             raise UserError(f"{config} is damaged ({error})") from None
     objectives.get(args.objective)
-    if args.encoder not in encoders.ENCODERS:
-        raise unknown("encoder", args.encoder, encoders.ENCODERS)
+    for what, name, known in (("encoder", args.encoder, encoders.ENCODERS), ("--tune", args.tune, TUNES)):
+        if name not in known:
+            raise unknown(what, name, known)
     if args.total_frames < 1 or (args.minutes is not None and args.minutes <= 0):
         raise UserError("the training's length must be positive")
-    folder = args.out or Path("runs") / f"{args.encoder}-{args.env}-{args.objective}-{args.seed}"
+    if args.init is None and args.tune != "all":
+        raise UserError(f"--tune {args.tune} needs an encoder to go out from, --init")
+    if args.init is not None:
+        card = encoders.read_card(found(args.init))
+        origin = {"encoder": card["encoder"], "frames": card["in_channels"] // 3, "separate_cameras": "cameras" in card}
+        args = dataclasses.replace(args, **origin)
+    if args.data is not None:
+        recorded, _ = read_manifest(Path(args.data))
+        taken = {"env": "scenario", "num_worlds": "worlds", "frames": "frames"}
+        args = dataclasses.replace(args, rig=recorded["rig"]["name"], **{k: recorded[v] for k, v in taken.items()})
+    parts = [args.encoder, args.env, args.objective, *([] if args.init is None else [args.tune]), str(args.seed)]
+    folder = args.out or Path("runs") / "-".join(parts)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"'{folder}' exists already; give another --out, or go on with it by --resume {folder}")
     return args, folder
@@ -272,17 +253,12 @@ def main(args: Args) -> None:
         kept = {name: value for name, value in dataclasses.asdict(args).items() if name not in ("out", "resume")}
         files.write(folder / "config.json", json.dumps(kept, indent=2) + "\n")
 
-    def interrupt(number: int, _) -> None:
-        run.interrupted = number
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, interrupt)
-    run.train()
+    with noted() as note:
+        run.train(note)
     run.save()
-    if run.interrupted is not None:
+    if note.number is not None:
         run.console.print(f"stopped; go on with: python -m train.perception --resume {folder}")
-        raise SystemExit(128 + run.interrupted)
+        raise SystemExit(128 + note.number)
     run.finish()
 
 

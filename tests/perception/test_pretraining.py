@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from agents import checkpoint
-from envs.errors import UserError
-from perception import encoders, pretraining
+from envs.errors import UserError, exit_on_user_error
+from perception import dataset, encoders, lora, pretraining
 from perception.augment import Augmentation
 from perception.data import DrivingData
 from perception.pretraining import Pretraining, Settings
 from train import perception as command
+from train import perception_report
+from train.common import found
 
 SMALL = Settings(steps=4, worlds_per_batch=4, passes=1)
 
@@ -69,13 +71,9 @@ def arguments(folder: Path, **changed) -> command.Args:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Short drives and probes; signal handlers as they were."""
+    """Short drives and probes."""
     monkeypatch.setattr(command, "Settings", lambda: SMALL)
-    monkeypatch.setattr(command, "PROBED", (8, 12))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    monkeypatch.setattr(perception_report, "PROBED", (8, 12))
 
 
 def test_writes_an_encoder_with_its_card(quick, tmp_path):
@@ -135,9 +133,100 @@ def test_what_cannot_be_resumed(tmp_path):
         ({"objective": "atcc"}, "unknown objective 'atcc'"),
         ({"encoder": "smal"}, "unknown encoder 'smal'; did you mean 'small'"),
         ({"minutes": -1.0}, "must be positive"),
+        ({"tune": "lorra", "init": "zoo/highway-small"}, "unknown --tune 'lorra'; did you mean 'lora'"),
+        ({"tune": "lora"}, "--tune lora needs an encoder to go out from, --init"),
+        ({"init": "zoo/highway-smal"}, "no encoder in .*highway-smal"),
+        ({"init": "zoo/highway-small", "rig": "front"}, "is for images of .*, these are"),
+        ({"data": "nowhere"}, "no data set in 'nowhere'"),
+        ({"separate_cameras": True, "encoder": "nature"}, "are too small for this encoder"),
     ],
 )
 def test_bad_settings_write_nothing(tmp_path, changed, message):
     with pytest.raises(UserError, match=message):
         command.main(arguments(tmp_path / "out", **changed))
     assert not (tmp_path / "out").exists()
+
+
+def transfer(folder: Path, tune: str, **changed) -> dict:
+    """The card of an encoder that went from one scenario to another."""
+    settings = {"env": "merge", "num_worlds": 8, "total_frames": 96, "device": "cpu", "out": folder}
+    command.main(command.Args(**{"init": "zoo/highway-small", "tune": tune} | settings | changed))
+    return encoders.read_card(folder)
+
+
+def test_from_one_scenario_to_another(quick, tmp_path):
+    """Frozen, fine-tuned and by adapters: what is written, and what has changed in it."""
+    zoo = encoders.load(found("zoo/highway-small"))
+    before = encoders.read_card(found("zoo/highway-small"))
+    cards = {tune: transfer(tmp_path / tune, tune) for tune in command.TUNES}
+    for tune, card in cards.items():
+        assert card["init"] == {"folder": "zoo/highway-small", "sha256": before["sha256"]}
+        assert set(card["probes"]) == {"initial", "random"} | ({"trained"} if tune != "none" else set())
+        assert f"--env merge --init zoo/highway-small --tune {tune}" in card["command"]
+    probes = [card["probes"]["initial"] for card in cards.values()]
+    assert probes[0] == probes[1] == probes[2]  # the same worlds, the same encoder
+    assert cards["none"]["sha256"] == before["sha256"] and cards["none"]["images"] == 0
+    assert {"all": 96, "lora": 96}.items() <= {tune: card["images"] for tune, card in cards.items()}.items()
+    ranks = {}
+    for tune in ("all", "lora"):
+        after = encoders.load(tmp_path / tune)
+        change = (after.projection.weight - zoo.projection.weight).double()
+        ranks[tune] = int(torch.linalg.matrix_rank(change, rtol=1e-4))
+    assert ranks["lora"] == 8 < ranks["all"]
+    adapted = lora.load(zoo, tmp_path / "lora" / lora.NAME, before["sha256"])
+    images = torch.randint(0, 256, (4, 6, 64, 96), dtype=torch.uint8)
+    assert torch.equal(adapted(images), encoders.load(tmp_path / "lora")(images))
+
+
+def test_adapters_go_on_exactly(quick, tmp_path, monkeypatch):
+    unbroken = transfer(tmp_path / "unbroken", "lora")
+    iterate, count = Pretraining.iterate, []
+
+    def interrupted(self, progress):
+        count.append(progress)
+        if len(count) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return iterate(self, progress)
+
+    monkeypatch.setattr(Pretraining, "iterate", interrupted)
+    with pytest.raises(SystemExit):
+        transfer(tmp_path / "broken", "lora")
+    monkeypatch.undo()
+    monkeypatch.setattr(command, "Settings", lambda: SMALL)
+    monkeypatch.setattr(perception_report, "PROBED", (8, 12))
+    command.main(command.Args(resume=tmp_path / "broken"))
+    assert encoders.read_card(tmp_path / "broken")["sha256"] == unbroken["sha256"]
+
+
+def test_learns_from_recorded_drives_what_it_learns_from_worlds(quick, tmp_path):
+    drives = dataset.Args(env="highway-fast", num_worlds=8, steps=32, device="cpu", out=tmp_path / "drives")
+    dataset.main(drives)
+    command.main(arguments(tmp_path / "live"))
+    command.main(command.Args(data=str(tmp_path / "drives"), total_frames=256, device="cpu", out=tmp_path / "recorded"))
+    weights = [(tmp_path / name / encoders.WEIGHTS).read_bytes() for name in ("live", "recorded")]
+    assert weights[0] == weights[1]
+    card = encoders.read_card(tmp_path / "recorded")
+    assert card["scenario"] == "highway-fast" and card["data"]["folder"] == str(tmp_path / "drives")
+    assert "--env" not in card["command"] and "--data" in card["command"]
+
+
+def test_a_damaged_data_set_ends_the_training_with_one_line(quick, tmp_path, capsys):
+    dataset.main(dataset.Args(env="highway-fast", num_worlds=8, steps=32, device="cpu", out=tmp_path / "drives"))
+    shard = next((tmp_path / "drives").glob("shard*"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    capsys.readouterr()
+    args = command.Args(data=str(tmp_path / "drives"), total_frames=256, device="cpu", out=tmp_path / "out")
+    with pytest.raises(SystemExit) as end:
+        exit_on_user_error(lambda: command.main(args))
+    assert end.value.code == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and "is damaged: its checksum differs" in error[0]
+    assert not (tmp_path / "out" / encoders.CARD).exists()
+
+
+def test_an_encoder_of_separate_cameras_is_trained_and_comes_back(quick, tmp_path):
+    command.main(arguments(tmp_path / "out", separate_cameras=True))
+    encoder = encoders.load(tmp_path / "out")
+    assert encoder.cameras == (40, 24) and "--separate-cameras" in encoders.read_card(tmp_path / "out")["command"]
+    transfer(tmp_path / "merge", "all", init=str(tmp_path / "out"))
+    assert encoders.load(tmp_path / "merge").cameras == (40, 24)
