@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
@@ -68,10 +68,10 @@ def pushed(balance, num_worlds):
 
 def student(worlds, teacher, hidden=(), **options):
     taught = TaughtWorlds(worlds, Teacher(teacher, worlds.single_action_space), ["state"])
-    settings = {"dataset_size": 4096, "teacher_fraction": 0.3, "n_steps": 16, "batch_size": 64, "seed": 0}
-    settings |= {"learning_rate": lambda remaining: 0.05 * remaining, "gamma": 0.9, "n_epochs": 4}
+    usual = {"dataset_size": 4096, "teacher_fraction": 0.3, "n_steps": 16, "batch_size": 64, "seed": 0}
+    usual |= {"learning_rate": lambda remaining: 0.05 * remaining, "gamma": 0.9, "n_epochs": 4}
     kwargs = policy_kwargs(list(hidden), None)
-    return DAgger(ActorCritic, SB3VecEnv(taught), policy_kwargs=kwargs, device="cpu", **settings | options)
+    return DAgger(ActorCritic, SB3VecEnv(taught), policy_kwargs=kwargs, device="cpu", **usual | options)
 
 
 def linear_function(model):
@@ -170,6 +170,7 @@ def test_actions_are_drawn_from_what_is_shown():
     torch.testing.assert_close(actions.std(0), torch.tensor([0.1, 2.0]), rtol=0.05, atol=0)
 
 
+@settings(max_examples=30)
 @given(size=st.integers(3, 12), batches=st.lists(st.integers(1, 3), min_size=1, max_size=12))
 def test_the_newest_steps_are_kept(size, batches):
     dataset = Dataset(size, spaces.Dict({"x": spaces.Box(0, 1, (1,))}), (2,), torch.device("cpu"))
