@@ -30,8 +30,8 @@ CORRUPTED = 600  # pictures that are corrupted
 CHUNK = 128  # pictures whose maps are made at once
 FIRST = 100  # the worlds' seeds are HELD_OUT_SEED + FIRST + 10 * seed, and the two after it
 # What a seed is made of, in about the proportion of the time it takes: for the bar that shows progress.
-RECORDING, TRAINING, FITTING, CORRUPTING = 10.0, 30.0, 10.0, 10.0
-TOTAL = 3 * RECORDING + 2 * TRAINING + 3 * FITTING + CORRUPTING
+RECORDING, TRAINING, FITTING, CORRUPTING = 10.0, 100.0, 10.0, 10.0
+TOTAL = 3 * RECORDING + TRAINING + 3 * FITTING + CORRUPTING
 
 
 class Row(NamedTuple):
@@ -94,16 +94,17 @@ def run(
     """
     found = pictures(subject, seed, advance)
     train, tests, labels, asked = found
-    step = TRAINING / controls.STEPS
+    step = TRAINING / (controls.STEPS + controls.SUPERVISED_STEPS)
+    control = (subject.architecture, train, labels, subject.rig, seed, lambda: advance(step))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = encoders.build(subject.architecture, *train.images.shape[1:]).to(train.images.device)
     networks = {
         "encoder": subject.encoder,
         "random": untrained.eval().requires_grad_(False),
-        "supervised": controls.supervised(subject.architecture, train, labels, seed, lambda: advance(step)),
+        "supervised": controls.supervised(*control),
     }
-    shifted = controls.pixels(subject.architecture, train, labels, subject.rig, seed, lambda: advance(step))
+    shifted = controls.pixels(*control)
 
     guess = fits.constant(train.images, labels, train.worlds)
     rows = _scored("constant", "", 1.0, guess, {name: (test.images, test) for name, test in tests.items()})

@@ -1,7 +1,8 @@
 """Networks to compare with: an encoder that learns the labels themselves, and one that learns them from shifted pixels.
 
 Both are the encoder's architecture with one linear layer behind it, trained at once on all labels of the training
-pictures. Of the supervised encoder the features are kept and probed like any others; "pixels" is read by its own layer.
+pictures. The supervised encoder is what features can be at best: it sees augmented pictures, for twice as long, and
+learns the labels that are maps too; it is then frozen and probed like any other. "pixels" is read by its own layer.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,11 @@ from evaluation.probes.recording import Recording
 from evaluation.probes.recording import take as taken_of
 from evaluation.probes.scores import Predictions
 from perception import encoders
+from perception.augment import Augmentation
 
-STEPS, BATCH, RATE, DECAY = 800, 64, 1e-3, 1e-4
-SHIFT = 2  # pixels by which "pixels" shifts each camera's picture at most, both ways
+STEPS, SUPERVISED_STEPS = 800, 1600
+BATCH, RATE, DECAY = 64, 1e-3, 1e-4
+SHIFT, SUPERVISED_SHIFT = 2, 1  # pixels by which each camera's picture is shifted at most, along either axis
 
 
 class Pixels(nn.Module):
@@ -42,7 +45,7 @@ class Pixels(nn.Module):
 
 
 def supervised(
-    name: str, train: Recording, labels: Labels, seed: int, on_step: Callable[[], None] = lambda: None
+    name: str, train: Recording, labels: Labels, rig: Rig, seed: int, on_step: Callable[[], None] = lambda: None
 ) -> nn.Module:
     """An encoder trained on the labels, those that are maps included. Frozen.
 
@@ -50,6 +53,7 @@ def supervised(
         name: of the architecture.
         train: the pictures.
         labels: theirs, all `evaluation.probes.fits.learnable`.
+        rig: that took them.
         seed: of the weights and the order.
         on_step: called after every optimiser step.
     """
@@ -62,8 +66,11 @@ def supervised(
     place = torch.full((len(train),), -1, dtype=torch.int64, device=train.images.device)
     place[train.dense] = torch.arange(len(train.dense), device=place.device)
 
+    augmented, shifts = Augmentation(train.images.device, seed=seed), torch.Generator().manual_seed(seed)
+
     def loss(rows: Tensor) -> Tensor:
-        seen = net.encoder.maps(train.images[rows])
+        images = augmented(shifted(train.images[rows], rig, SUPERVISED_SHIFT, shifts))
+        seen = net.encoder.maps(images)
         total = net.columns.loss(net.head(net.encoder.project(seen)), taken_of(labels, rows))
         dense = place[rows] >= 0
         if dense.any():
@@ -73,7 +80,7 @@ def supervised(
             total = total + F.cross_entropy(patches(seen), classes)
         return total
 
-    _train(nn.ModuleList([net, cells, patches]), loss, len(train), seed, on_step)
+    _train(nn.ModuleList([net, cells, patches]), loss, len(train), SUPERVISED_STEPS, seed, on_step)
     return net.encoder.eval().requires_grad_(False)
 
 
@@ -85,22 +92,22 @@ def pixels(
     shifts = torch.Generator().manual_seed(seed)
 
     def loss(rows: Tensor) -> Tensor:
-        features = net.encoder(shifted(train.images[rows], rig, shifts))
+        features = net.encoder(shifted(train.images[rows], rig, SHIFT, shifts))
         return net.columns.loss(net.head(features), taken_of(labels, rows))
 
-    _train(net, loss, len(train), seed, on_step)
+    _train(net, loss, len(train), STEPS, seed, on_step)
     return net.eval().requires_grad_(False)
 
 
-def shifted(images: Tensor, rig: Rig, generator: torch.Generator, most: int = SHIFT) -> Tensor:
+def shifted(images: Tensor, rig: Rig, most: int, generator: torch.Generator) -> Tensor:
     """Every picture moved by a few pixels at random, each camera's by itself, all frames of it alike; what comes in at
     an edge repeats it. As DrQ does it (Kostrikov et al. 2021, "Image Augmentation Is All You Need").
 
     Args:
         images: uint8. Shape: (n, C, H, W).
         rig: whose cameras are stacked in them.
-        generator: of the random numbers, on the CPU.
         most: pixels, along either axis.
+        generator: of the random numbers, on the CPU.
     """
     parts = []
     for part in images.split([camera.height for camera in rig.cameras], dim=2):
@@ -122,14 +129,14 @@ def _build(name: str, train: Recording, labels: Labels, seed: int) -> Pixels:
 
 
 def _train(
-    net: nn.Module, loss_of: Callable[[Tensor], Tensor], count: int, seed: int, on_step: Callable[[], None]
+    net: nn.Module, loss_of: Callable[[Tensor], Tensor], count: int, steps: int, seed: int, on_step: Callable[[], None]
 ) -> None:
-    """`STEPS` steps of AdamW, its rate falling as a cosine; `loss_of` gives the loss of some pictures."""
+    """Steps of AdamW, its rate falling as a cosine; `loss_of` gives the loss of some of `count` pictures."""
     order = torch.Generator().manual_seed(seed)
     device = next(net.parameters()).device
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
         rows = torch.randint(count, (min(BATCH, count),), generator=order).to(device)
         with torch.enable_grad():
             loss = loss_of(rows)

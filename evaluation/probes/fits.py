@@ -191,7 +191,8 @@ def mlp(features: Tensor, labels: Labels, worlds: Tensor, seed: int = 0) -> Fit:
             loss.backward()
         optimizer.step()
         if checked and (step + 1) % CHECKED_EVERY == 0:
-            error = columns.loss(net(x[held]), kept).item()
+            with torch.no_grad():
+                error = float(columns.loss(net(x[held]), kept))
             if error < least:
                 least, best = error, {name: value.clone() for name, value in net.state_dict().items()}
     if checked:

@@ -195,8 +195,8 @@ def test_maps_of_any_size_are_decoded():
 
 def test_each_cameras_picture_is_shifted_by_itself():
     images = torch.randint(0, 256, (6, 6, 64, 96), generator=generator(), dtype=torch.uint8)
-    assert torch.equal(controls.shifted(images, SURROUND, generator(), most=0), images)
-    moved = controls.shifted(images, SURROUND, generator())
+    assert torch.equal(controls.shifted(images, SURROUND, 0, generator()), images)
+    moved = controls.shifted(images, SURROUND, 2, generator())
     assert moved.shape == images.shape and not torch.equal(moved, images)
     first = 0
     for camera in SURROUND.cameras:

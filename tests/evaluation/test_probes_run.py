@@ -34,6 +34,7 @@ def short():
         for module in (recording, benchmark):
             patch.setattr(module, "PICTURES", 3)
         patch.setattr(controls, "STEPS", 3)
+        patch.setattr(controls, "SUPERVISED_STEPS", 3)
         patch.setattr(fits, "STEPS", 20)
         patch.setattr(fits, "ITERATIONS", 5)
         patch.setattr(dense, "STEPS", 5)
