@@ -90,8 +90,9 @@ class DrivingData:
         if disturbed:
             first, order = expert + noisy, (("expert", expert), ("noisy", noisy), ("restless", restless))
         else:
-            instead = "expert" if self.idm_drives else "restless"
-            first, order = expert, ((instead, expert), ("restless", restless), ("noisy", noisy))
+            able = "expert" if self.idm_drives else "restless"
+            follows = "noisy" if self.idm_drives or declared.family in EXPERTS else "restless"
+            first, order = expert, ((able, expert), ("restless", restless), (follows, noisy))
         common = {"device": device, "observation": "camera", "frames": frames, "randomize": randomize, "rig": rig}
         ego = "idm" if self.idm_drives else "policy"
         self.idm = envs.make_vec(scenario, num_worlds=first, seed=seed, ego=ego, **common)
@@ -102,6 +103,7 @@ class DrivingData:
         drivers = [DRIVERS.index(name) for name, count in order for _ in range(count)]
         self.drivers = torch.tensor(drivers, device=self.device)
         self.noisy = self.drivers == DRIVERS.index("noisy")
+        self.wishes = bool(self.noisy[first:].any())  # whether somebody who takes actions is an expert
         names = self.policy.action_names
         # What each action of the scenario is among the five, and which action each of the five is, IDLE where none.
         self.meaning = torch.tensor([META_ACTIONS.index(name) for name in names], dtype=torch.int64, device=self.device)
@@ -115,8 +117,7 @@ class DrivingData:
         self.image = torch.cat([_seen(self.idm.reset()[0]), _seen(self.policy.reset(first_world=first)[0])])
         self.image_shape = tuple(self.image.shape[1:])
         self.disturbances = Disturbances(self.idm, self.noisy[:first], self.generator) if disturbed else None
-        follows = EXPERTS.get(declared.family)
-        self.expert = follows(self.policy) if follows else None
+        self.expert = EXPERTS[declared.family](self.policy) if declared.family in EXPERTS else None
 
     def collect(self, steps: int, into: Drive | None = None) -> Drive:
         """Drive every world on by `steps` policy steps.
@@ -150,10 +151,10 @@ class DrivingData:
         # Worlds side by side; agents and parts of an action beyond.
         chance, noisy = (part.view(-1, *[1] * (random.ndim - 1)) for part in (chance, self.noisy))
         self.held = torch.where(chance < HELD / frequency, random, self.held)
-        if not noisy[self.idm.num_worlds :].any():
+        if not self.wishes:
             return self.held
         wished = self.held.clone()
-        wished[self.idm.num_worlds :] = self._wished(random.shape[1:])
+        wished[self.idm.num_worlds :] = self._wished()
         return torch.where(noisy, torch.where(chance < SLIPS / frequency, random, wished), self.held)
 
     def _random(self) -> torch.Tensor:
@@ -163,13 +164,12 @@ class DrivingData:
             return torch.randint(0, len(self.policy.action_names), shape, **options)
         return 2 * torch.rand(shape, **options) - 1
 
-    def _wished(self, shape: torch.Size) -> torch.Tensor:
-        """What an expert would do in the worlds that take actions; `shape` is that of one world's action."""
-        if self.policy.action_names:
-            wished = self.offered[cautious(self.policy)]
-        else:
-            wished = self.expert()
-        return wished.view(-1, *[1] * len(shape)).expand(-1, *shape) if self.policy.action_names else wished
+    def _wished(self) -> torch.Tensor:
+        """What an expert would do in each of the worlds that take actions."""
+        if self.expert is not None:
+            return self.expert()
+        like = self.held[self.idm.num_worlds :]
+        return self.offered[cautious(self.policy)].view(-1, *[1] * (like.ndim - 1)).expand_as(like)
 
     def _stepped(self, worlds, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: the meta-actions int64 [n] that were taken or would have done what was done, and what is seen next.
