@@ -51,7 +51,7 @@ class ConvEncoder(Encoder):
 
 
 def small(in_channels: int, height: int, width: int, features: int | None = 256) -> ConvEncoder:
-    """A strided ConvNet for a CPU: a 4x4 patch layer, then two halvings; 3.9M multiply-adds for 64x96 images of 6
+    """A strided ConvNet for a CPU: a 4x4 patch layer, then two halvings; 4.2M multiply-adds for 64x96 images of 6
     channels.
     """
     return ConvEncoder(in_channels, height, width, ((32, 4, 4, 0), (64, 3, 2, 1), (64, 3, 2, 1)), features)
