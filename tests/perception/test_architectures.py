@@ -1,15 +1,19 @@
 """IMPALA's network, ViT-Ti and pictures each by itself, against what was published and torch's own modules."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from envs.errors import UserError
 from perception import encoders, objectives
 from perception.encoders import ImpalaEncoder, RigEncoder, VisionTransformer
 
 SHAPE = (6, 64, 96)
+PAGE = Path(__file__).parents[2] / "docs" / "perception.md"
 
 
 def images(count: int, shape: tuple[int, int, int] = SHAPE) -> torch.Tensor:
@@ -115,6 +119,20 @@ def test_all_of_a_rigs_encoder_learns():
     encoder = encoders.build("small", *SHAPE, cameras=(40, 24))
     encoder(images(4)).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("name", encoders.ENCODERS)
+def test_the_page_says_how_large_each_is(name):
+    """Weights and multiply-adds, counted by torch."""
+    row = next(line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    maps, weights, multiply_adds = (cell.strip() for cell in row.split("|")[3:6])
+    encoder = encoders.build(name, *SHAPE).requires_grad_(False)
+    with encoders.single_precision(), FlopCounterMode(display=False) as counter:
+        encoder(images(1))
+    assert maps == "x".join(map(str, encoder.map_shape))
+    unit = {"M": 1e6, "G": 1e9}
+    for said, counted in ((weights, count(encoder)), (multiply_adds, counter.get_total_flops() / 2)):
+        assert float(said[:-1]) * unit[said[-1]] == pytest.approx(counted, rel=0.05)
 
 
 @pytest.mark.parametrize("cameras", [(40, 40), (64, 0)])
