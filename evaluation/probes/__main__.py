@@ -133,7 +133,9 @@ def prepared(args: Args) -> tuple[Subject, dict]:
         "asked": list(args.labels),
         "worlds": args.worlds,
     }
-    made = Subject(encoder, card["encoder"], mounted, frames, scenario, args.worlds, args.labels, str(device))
+    made = Subject(
+        encoder, encoders.architecture(card), mounted, frames, scenario, args.worlds, args.labels, str(device)
+    )
     return made, about
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from envs.errors import UserError
 from envs.scenarios import Scenario
@@ -27,7 +27,6 @@ from perception import encoders
 SHARES = (0.01, 0.1, 1.0)  # of the training pictures
 CORRUPTIONS = ("noise", "blur", "fog", "low-light", "occlusion")
 CORRUPTED = 600  # pictures that are corrupted
-CHUNK = 128  # pictures whose maps are made at once
 FIRST = 100  # the worlds' seeds are HELD_OUT_SEED + FIRST + 10 * seed, and the two after it
 # What a seed is made of, in about the proportion of the time it takes: for the bar that shows progress.
 RECORDING, TRAINING, FITTING, CORRUPTING = 10.0, 100.0, 10.0, 10.0
@@ -51,7 +50,7 @@ class Subject:
 
     Attributes:
         encoder: frozen, on the device.
-        architecture: its name in `perception.encoders`.
+        architecture: see `perception.encoders.architecture`.
         rig, frames: of the camera that it looks through.
         scenario: that it looks at.
         worlds: that training pictures come from; tests have half as many, new maps a quarter.
@@ -59,8 +58,8 @@ class Subject:
         device: where everything is.
     """
 
-    encoder: nn.Module
-    architecture: str
+    encoder: encoders.Encoder
+    architecture: dict
     rig: Rig
     frames: int
     scenario: Scenario
@@ -98,7 +97,7 @@ def run(
     control = (subject.architecture, train, labels, subject.rig, seed, lambda: advance(step))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        untrained = encoders.build(subject.architecture, *train.images.shape[1:]).to(train.images.device)
+        untrained = encoders.rebuild(subject.architecture).to(train.images.device)
     networks = {
         "encoder": subject.encoder,
         "random": untrained.eval().requires_grad_(False),
@@ -195,7 +194,7 @@ def _scored(
 
 
 def _probed(
-    name: str, network: nn.Module, found: Pictures, seed: int
+    name: str, network: encoders.Encoder, found: Pictures, seed: int
 ) -> tuple[list[Row], Callable[[Tensor], Predictions]]:
     """The figures of all probes of one network's features, and what reads pictures through the linear one."""
     features = network(found.train.images)
@@ -214,10 +213,10 @@ def _probed(
     return rows, lambda images: linear(network(images))
 
 
-def _decoded(name: str, network: nn.Module, found: Pictures, seed: int) -> list[Row]:
+def _decoded(name: str, network: encoders.Encoder, found: Pictures, seed: int) -> list[Row]:
     """The figures of the decoders of one network's last convolution."""
     train = found.train
-    maps = maps_of(network, train.images[train.dense])
+    maps = dense.aligned(network, network.maps(train.images[train.dense]))
     occupied = segmented = None
     if "occupancy" in found.asked:
         occupied = dense.occupancy(maps, train.occupancy, train.worlds[train.dense])
@@ -226,7 +225,7 @@ def _decoded(name: str, network: nn.Module, found: Pictures, seed: int) -> list[
     rows = []
     for test, recording in found.tests.items():
         if len(recording.dense):
-            maps = maps_of(network, recording.images[recording.dense])
+            maps = dense.aligned(network, network.maps(recording.images[recording.dense]))
             said = [None if decode is None else decode(maps) for decode in (occupied, segmented)]
             found_here = dense.figures(*said, recording)
             rows += [Row(figure, test, name, "decoder", 1.0, value) for figure, value in found_here.items()]
@@ -246,11 +245,6 @@ def _most_frequent(found: Pictures) -> list[Row]:
             values = dense.figures(*said, recording)
             rows += [Row(figure, test, "constant", "", 1.0, value) for figure, value in values.items()]
     return rows
-
-
-def maps_of(network: nn.Module, images: Tensor) -> Tensor:
-    """The last convolution's output. Shape: (n, C, H, W) uint8 -> (n, *map_shape) float32."""
-    return torch.cat([network.maps(part).float() for part in images.split(CHUNK)])
 
 
 def _corrupted(

@@ -5,6 +5,7 @@ pictures. The supervised encoder is what features can be at best: it sees augmen
 learns the labels that are maps too; it is then frozen and probed like any other. "pixels" is read by its own layer.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from envs.sensors.rig import Rig
-from evaluation.probes.dense import Patches
+from evaluation.probes.dense import Patches, aligned
 from evaluation.probes.fits import Columns, Labels
 from evaluation.probes.recording import Recording
 from evaluation.probes.recording import take as taken_of
@@ -45,23 +46,29 @@ class Pixels(nn.Module):
 
 
 def supervised(
-    name: str, train: Recording, labels: Labels, rig: Rig, seed: int, on_step: Callable[[], None] = lambda: None
-) -> nn.Module:
+    architecture: dict,
+    train: Recording,
+    labels: Labels,
+    rig: Rig,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> encoders.Encoder:
     """An encoder trained on the labels, those that are maps included. Frozen.
 
     Args:
-        name: of the architecture.
+        architecture: see `perception.encoders.architecture`.
         train: the pictures.
         labels: theirs, all `evaluation.probes.fits.learnable`.
         rig: that took them.
         seed: of the weights and the order.
         on_step: called after every optimiser step.
     """
-    net = _build(name, train, labels, seed)
-    maps = net.encoder.map_shape
+    net = _build(architecture, train, labels, seed)
+    with torch.no_grad():
+        maps = tuple(aligned(net.encoder, net.encoder.maps(train.images[:1])).shape[1:])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        cells = nn.Linear(maps[0] * maps[1] * maps[2], train.occupancy[0].numel()).to(train.images.device)
+        cells = nn.Linear(math.prod(maps), train.occupancy[0].numel()).to(train.images.device)
         patches = Patches(maps, tuple(train.segmentation.shape[1:])).to(train.images.device)
     place = torch.full((len(train),), -1, dtype=torch.int64, device=train.images.device)
     place[train.dense] = torch.arange(len(train.dense), device=place.device)
@@ -74,7 +81,7 @@ def supervised(
         total = net.columns.loss(net.head(net.encoder.project(seen)), taken_of(labels, rows))
         dense = place[rows] >= 0
         if dense.any():
-            seen, at = seen[dense].float(), place[rows[dense]]
+            seen, at = aligned(net.encoder, seen[dense]), place[rows[dense]]
             taken, classes = train.occupancy[at].flatten(1).float(), train.segmentation[at].long()
             total = total + F.binary_cross_entropy_with_logits(cells(seen.flatten(1)), taken)
             total = total + F.cross_entropy(patches(seen), classes)
@@ -85,10 +92,15 @@ def supervised(
 
 
 def pixels(
-    name: str, train: Recording, labels: Labels, rig: Rig, seed: int, on_step: Callable[[], None] = lambda: None
+    architecture: dict,
+    train: Recording,
+    labels: Labels,
+    rig: Rig,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Pixels:
     """A network trained end to end on shifted pictures; see `supervised` for the arguments."""
-    net = _build(name, train, labels, seed)
+    net = _build(architecture, train, labels, seed)
     shifts = torch.Generator().manual_seed(seed)
 
     def loss(rows: Tensor) -> Tensor:
@@ -121,10 +133,10 @@ def shifted(images: Tensor, rig: Rig, most: int, generator: torch.Generator) -> 
     return torch.cat(parts, 2)
 
 
-def _build(name: str, train: Recording, labels: Labels, seed: int) -> Pixels:
+def _build(architecture: dict, train: Recording, labels: Labels, seed: int) -> Pixels:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = encoders.build(name, *train.images.shape[1:])
+        encoder = encoders.rebuild(architecture)
         return Pixels(encoder, Columns(labels)).to(train.images.device)
 
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from envs.sensors.surfaces import CLASSES
 from evaluation.probes.recording import Recording
 from evaluation.probes.scores import iou, mean_iou
+from perception.encoders import Encoder
 from perception.probes import held_out, ridge
 
 WIDEST = 2048  # numbers of a map that are read for occupancy; greater maps are averaged over neighbouring places
+SPACING = 8  # pixels between the rows of the maps of a rig's pictures
 THRESHOLDS = torch.linspace(0.05, 0.6, 23)
 STEPS, BATCH, RATE = 300, 64, 3e-2  # of the segmentation's optimiser
 
@@ -41,6 +43,18 @@ class Patches(nn.Module):
         if patches.shape[-2:] == self.size:
             return patches
         return F.interpolate(patches, self.size, mode="bilinear", align_corners=False)
+
+
+def aligned(encoder: Encoder, maps: Tensor) -> Tensor:
+    """An encoder's maps, as float32, their places spaced evenly over the image; those of an encoder that sees each of a
+    rig's pictures by itself need not be. Shape: (n, C, rows, columns) -> (n, C, R, columns).
+    """
+    if encoder.cameras is None:
+        return maps.float()
+    rows = [encoder.trunks[str(height)].map_shape[1] for height in encoder.cameras]
+    sizes = [(max(1, round(height / SPACING)), maps.shape[3]) for height in encoder.cameras]
+    parts = zip(maps.float().split(rows, dim=2), sizes, strict=True)
+    return torch.cat([F.interpolate(part, size, mode="nearest") for part, size in parts], 2)
 
 
 def flat(maps: Tensor) -> Tensor:

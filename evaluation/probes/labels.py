@@ -20,7 +20,7 @@ from evaluation.recorder import maps_of
 from evaluation.trajectory import MOVING, Trajectory
 from evaluation.ways import TURNED, Ways
 from perception import probes
-from perception.data import cautious
+from perception.drivers import cautious
 from perception.probes import RANGE, Label
 
 BRAKES = 1.3  # m/s2: who brakes harder has stop lamps lit (UN Regulation 13-H)
@@ -184,7 +184,7 @@ class Reader:
         """Whether braking is needed (N,) bool, and the expert's action (N,) int64.
 
         Braking is needed not to touch the leader, or to stop at a light that is red, or amber and allows it. The expert
-        goes SLOWER then, and where such a light is near; elsewhere it is the cautious driver of `perception.data`.
+        goes SLOWER then, and where such a light is near; elsewhere it is the cautious driver of `perception.drivers`.
         """
         speed = self.env.state.speed[:, 0]
         line = (sight.distance - self.env.state.length[:, 0] / 2).clamp(min=0.1)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+import envs
+from agents.drivers import drives_itself
 from envs.scenarios import SCENARIOS, Scenario
 from envs.scenarios.highway import Highway
 from envs.sensors.raster import CHANNELS
@@ -14,7 +16,6 @@ from envs.sensors.rig import Rig
 from evaluation.probes import looks
 from evaluation.probes.labels import Reader
 from evaluation.probes.wanderers import Wanderers
-from perception.data import DrivingData
 from perception.probes import Label
 
 # Metres that occupancy is read of: ahead of the ego's centre, to either side; a cell is CELL x CELL pixels of 1 m.
@@ -123,11 +124,11 @@ def record(
 ) -> Recording:
     """Drive, and take `PICTURES` pictures of every world, `SPACING` apart.
 
-    Half of the worlds have the drivers of `perception.data`; in the others egos wander, and those have the labels that
-    are maps.
+    In half of the worlds egos wander (`evaluation.probes.wanderers`), and those have the labels that are maps; in the
+    others IDM drives, where it can, with MOBIL and the law of junctions.
 
     Args:
-        scenario: what is simulated.
+        scenario: what is simulated; of several agents there is one.
         num_worlds: at least `FEWEST`.
         seed: of all that is random.
         rig, frames: of the camera.
@@ -138,26 +139,29 @@ def record(
     Raises:
         UserError: from `envs.make_vec`.
     """
-    driven = num_worlds // 2
-    data = DrivingData(scenario, driven, device, frames, seed, rig=rig)
-    wandering = Wanderers(scenario, num_worlds - driven, device, frames, seed, driven, rig)
-    readers = Reader(data.idm), Reader(data.policy), wandering.reader
-    step = scenario.frames_per_step / scenario.simulation_frequency
-    every = max(1, round(SPACING / step))
+    wander = num_worlds - num_worlds // 2 if drives_itself(scenario) else num_worlds
+    wandering = Wanderers(scenario, wander, device, frames, seed, rig)
+    readers, drivers, seen = [wandering.reader], [], [wandering.obs]
+    if wander < num_worlds:
+        options = {"frames": frames, "ego": "idm", "randomize": True, "rig": rig, "agents": 1}
+        drivers.append(envs.make_vec(scenario, num_worlds=num_worlds - wander, device=device, seed=seed, **options))
+        seen.append(drivers[0].reset(first_world=wander)[0])
+        readers.append(Reader(drivers[0]))
+    every = max(1, round(SPACING * scenario.simulation_frequency / scenario.frames_per_step))
     parts = []
     try:
         for picture in range(PICTURES):
-            if picture:
-                for _ in range(every):
-                    data.step()
-                    wandering.step()
-            taken = _now(readers, data, wandering, seed)
-            rows = torch.ones(num_worlds, dtype=torch.bool, device=data.device) if keep is None else keep(taken.looks)
+            for _ in range(every if picture else 0):
+                wandering.step()
+                for worlds in drivers:
+                    worlds.step(torch.zeros((worlds.num_worlds, *worlds.single_action_space.shape)).to(device))
+            taken = _now(readers, seen, seed)
+            rows = torch.ones_like(taken.maps, dtype=torch.bool) if keep is None else keep(taken.looks)
             parts.append(taken.take(rows.nonzero()[:, 0]))
             on_picture()
     finally:
-        data.close()
-        wandering.close()
+        for worlds in (wandering, *drivers):
+            worlds.close()
     return joined(parts)
 
 
@@ -184,20 +188,26 @@ def _joined(labels: list[dict[str, Label]]) -> dict[str, Label]:
     }
 
 
-def _now(readers: tuple[Reader, ...], data: DrivingData, wandering: Wanderers, seed: int) -> Recording:
-    """What all worlds show now, with its labels."""
-    worlds, obs = [reader.env for reader in readers], wandering.obs
+def _now(readers: list[Reader], seen: list[dict[str, Tensor]], seed: int) -> Recording:
+    """What all worlds show now, with its labels; those in which egos wander come first.
+
+    Args:
+        readers: of each batch of worlds.
+        seen: its observations.
+        seed: of the worlds.
+    """
+    worlds = [reader.env for reader in readers]
     world = torch.cat([env.state.world_id for env in worlds]).long()
     episode = torch.cat([env.state.episode for env in worlds]).long()
     return Recording(
-        images=torch.cat([data.image, obs["camera"]]),
+        images=torch.cat([obs["camera"] for obs in seen]),
         labels=_joined([reader.read() for reader in readers]),
         episodes=torch.stack([torch.full_like(world, seed), world, episode], 1),
         looks=torch.cat([looks.look_of(env) for env in worlds]),
         maps=torch.cat([env.state.map for env in worlds]).long(),
-        dense=torch.arange(data.num_worlds, len(world), device=world.device),
-        occupancy=occupancy(obs["bev"]),
-        segmentation=obs["semantic"][:, ::COARSER, ::COARSER].clone(),
+        dense=torch.arange(len(seen[0]["bev"]), device=world.device),
+        occupancy=occupancy(seen[0]["bev"]),
+        segmentation=seen[0]["semantic"][:, ::COARSER, ::COARSER].clone(),
     )
 
 

@@ -1,7 +1,7 @@
 """Egos that wander in their lane: who keeps to its middle shows neither an offset nor a heading that could be read.
 
 Each steers towards an offset from the middle that it draws anew every few seconds, with some noise, and sometimes does
-with its pedals what it likes. Otherwise it keeps its distance as the cautious driver of `perception.data` does. It
+with its pedals what it likes. Otherwise it keeps its distance as the cautious driver of `perception.drivers` does. It
 sees signals no more than that one.
 """
 
@@ -14,7 +14,7 @@ from envs.physics.control import HALF_LENGTH
 from envs.scenarios import Scenario
 from envs.sensors.rig import Rig
 from evaluation.probes.labels import Reader
-from perception.data import cautious
+from perception.drivers import cautious
 
 OFFSET = 1.4  # m: the farthest from the middle that is steered to
 REDRAWN = 0.25  # chance a second that the offset is drawn anew, and as much that the pedals are
@@ -35,18 +35,15 @@ class Wanderers:
         device: as in `envs.make_vec`.
         frames: camera frames stacked in one picture.
         seed: of the worlds and of what the egos draw.
-        first_world: identity of the first world.
         rig: the cameras.
 
     Attributes:
         worlds: the `VecWorlds`.
         reader: of their labels.
-        obs: the present observations: "camera", "semantic" and "bev", see `envs.make_vec`.
+        obs: "camera", "semantic" and "bev" of the present, see `envs.make_vec`: the simulator's own buffers.
     """
 
-    def __init__(
-        self, scenario: Scenario, num_worlds: int, device: str, frames: int, seed: int, first_world: int, rig: Rig
-    ):
+    def __init__(self, scenario: Scenario, num_worlds: int, device: str, frames: int, seed: int, rig: Rig):
         self.worlds = envs.make_vec(
             scenario,
             num_worlds=num_worlds,
@@ -64,7 +61,7 @@ class Wanderers:
         self.generator = torch.Generator(self.worlds.device).manual_seed(seed)
         self.offset, self.pedals = self._uniform(-OFFSET, OFFSET), self._uniform(-4.0, 3.0)
         self.wilful = self._uniform(0, 1) < WILFUL
-        self.obs, _ = self.worlds.reset(first_world=first_world)
+        self.obs, _ = self.worlds.reset(first_world=0)
 
     def _uniform(self, low: float, high: float) -> Tensor:
         drawn = torch.rand(self.worlds.num_worlds, generator=self.generator, device=self.worlds.device)
@@ -79,7 +76,7 @@ class Wanderers:
         self.wilful = torch.where(anew, self._uniform(0, 1) < WILFUL, self.wilful)
         self.pedals = torch.where(anew, self._uniform(-4.0, 3.0), self.pedals)
         actions = torch.stack([self._acceleration() / ACCELERATION_RANGE[1], self._steering(period)], 1)
-        self.obs = self.worlds.step(actions.clamp(-1, 1))[0]
+        self.worlds.step(actions.clamp(-1, 1))
 
     def _acceleration(self) -> Tensor:
         """What the pedals are told [m/s2]. Shape: (N,)."""

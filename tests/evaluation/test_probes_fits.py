@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from envs.sensors.rig import SURROUND
 from evaluation.probes import controls, dense, fits, scores
+from perception import encoders
 from perception.probes import Label, held_out, ridge
 
 
@@ -191,6 +192,22 @@ def test_decoders_read_what_maps_hold():
 def test_maps_of_any_size_are_decoded():
     assert dense.flat(torch.randn(2, 64, 30, 40)).shape[1] <= dense.WIDEST
     assert dense.Patches((5, 4, 8), (32, 48))(torch.randn(2, 5, 4, 8)).shape == (2, 9, 32, 48)
+
+
+def test_maps_of_several_cameras_are_spaced_like_the_image():
+    encoder = encoders.build("small", 6, 64, 96, cameras=(40, 24))
+    rows = [encoder.trunks[str(height)].map_shape[1] for height in (40, 24)]
+    height = torch.cat(
+        [torch.linspace(0, 40, n + 1)[:-1] for n in rows[:1]] + [40 + torch.linspace(0, 24, rows[1] + 1)[:-1]]
+    )
+    maps = height.view(1, 1, -1, 1).expand(2, 64, -1, 6)
+    placed = dense.aligned(encoder, maps)
+    assert placed.shape == (2, 64, 8, 6)
+    # Row k stands for what begins at pixel 8 k or a little before, and never for the other camera's picture.
+    begins = placed[0, 0, :, 0]
+    assert (begins <= 8 * torch.arange(8)).all() and (8 * torch.arange(8) - begins < 20).all()
+    assert (begins[:5] < 40).all() and (begins[5:] >= 40).all()
+    assert dense.aligned(encoders.build("small", 6, 64, 96), maps).shape == maps.shape
 
 
 def test_each_cameras_picture_is_shifted_by_itself():

@@ -185,7 +185,7 @@ def test_a_lamp_behind_a_wall_is_not_seen_and_looking_changes_nothing(junction):
 
 
 def test_cells_that_are_taken_are_those_under_boxes():
-    wandering = Wanderers(scenarios.get("highway"), 12, "cpu", 2, 7, 0, SURROUND)
+    wandering = Wanderers(scenarios.get("highway"), 12, "cpu", 2, 7, SURROUND)
     for _ in range(4):
         wandering.step()
     taken = recording.occupancy(wandering.obs["bev"])
@@ -211,7 +211,7 @@ def test_cells_that_are_taken_are_those_under_boxes():
 
 
 def test_who_wanders_shows_offsets_and_headings_on_its_lane():
-    wandering = Wanderers(scenarios.get("highway"), 16, "cpu", 2, 7, 0, SURROUND)
+    wandering = Wanderers(scenarios.get("highway"), 16, "cpu", 2, 7, SURROUND)
     poses = []
     for _ in range(12):
         wandering.step()

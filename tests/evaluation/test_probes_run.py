@@ -24,7 +24,16 @@ WORLDS = 64
 
 def subject(scenario: str = "highway", labels: tuple[str, ...] = ()) -> Subject:
     encoder = encoders.load(ZOO / "highway-small")
-    return Subject(encoder, "small", SURROUND, 2, scenarios.get(scenario), WORLDS, labels, "cpu")
+    return Subject(
+        encoder,
+        {"encoder": "small", "in_channels": 6, "height": 64, "width": 96},
+        SURROUND,
+        2,
+        scenarios.get(scenario),
+        WORLDS,
+        labels,
+        "cpu",
+    )
 
 
 @pytest.fixture(scope="module")
