@@ -1,37 +1,43 @@
 """Worlds seen through a frozen encoder: every camera frame is encoded once, and only its features are stored."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import nn
 
-from agents.networks import load_weights, weights
+from agents.networks import load_weights, told, weights
 
 DTYPE = torch.float16  # of stored features: they are layer-normalised, so half precision loses about 0.1 %
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, obs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Features of the camera images, then the speed, as one vector.
+def encode(
+    encoder: nn.Module, obs: dict[str, torch.Tensor], names: Sequence[str] = ("speed",)
+) -> dict[str, torch.Tensor]:
+    """Features of the camera images, then what is told beside them, as one vector.
 
     Args:
         encoder: of `perception.encoders`; F features.
-        obs: "camera" uint8 [N, C, H, W] and "speed" [N, 1].
+        obs: "camera" uint8 [N, C, H, W], and the named vectors, float32 [N, ...].
+        names: see `agents.networks.told`; K numbers in all.
 
     Returns:
-        "features" float16 (N, F + 1).
+        "features" float16 (N, F + K).
     """
-    return {"features": torch.cat([encoder(obs["camera"]).to(DTYPE), obs["speed"].to(DTYPE)], dim=1)}
+    told = (obs[name].to(DTYPE) for name in names)
+    return {"features": torch.cat([encoder(obs["camera"]).to(DTYPE), *told], dim=1)}
 
 
-def space(encoder: nn.Module) -> spaces.Dict:
-    """The space of what `encode` returns, of one world."""
-    return spaces.Dict({"features": spaces.Box(-float("inf"), float("inf"), (encoder.features + 1,), "float16")})
+def space(encoder: nn.Module, beside: int) -> spaces.Dict:
+    """The space of what `encode` returns, of one world; `beside` numbers are told beside the features."""
+    size = encoder.features + beside
+    return spaces.Dict({"features": spaces.Box(-float("inf"), float("inf"), (size,), "float16")})
 
 
 class FeatureWorlds:
-    """`envs.api.VecWorlds` with camera and speed, observed as one vector of `encode`.
+    """`envs.api.VecWorlds` with a camera, observed as one vector of `encode`.
 
     Everything but the observations is the worlds' own. `info["final_obs"]` is encoded only where an episode ended.
 
@@ -42,7 +48,9 @@ class FeatureWorlds:
 
     def __init__(self, worlds, encoder: nn.Module):
         self.worlds, self.encoder = worlds, encoder
-        self.single_observation_space = space(encoder)
+        observed = worlds.single_observation_space
+        self.names = told(observed)
+        self.single_observation_space = space(encoder, sum(observed[name].shape[0] for name in self.names))
 
     def __getattr__(self, name: str) -> Any:
         if name == "worlds":  # not set yet: a copy or an unpickled object
@@ -52,18 +60,19 @@ class FeatureWorlds:
     def reset(self, seed: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """See VecWorlds; the observation is that of `encode`."""
         obs, info = self.worlds.reset(seed=seed)
-        return encode(self.encoder, obs), info
+        return encode(self.encoder, obs, self.names), info
 
     def step(
         self, actions: torch.Tensor, **options: Any
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
         """See VecWorlds; the observation and info["final_obs"] are those of `encode`."""
         obs, reward, terminated, truncated, info = self.worlds.step(actions, **options)
-        features = encode(self.encoder, obs)
+        features = encode(self.encoder, obs, self.names)
         final = {name: torch.zeros_like(tensor) for name, tensor in features.items()}
         ended = info["_final_obs"].nonzero().squeeze(1)  # on a GPU this waits for the step: encoding all costs more
         if len(ended):
-            seen = encode(self.encoder, {name: info["final_obs"][name][ended] for name in ("camera", "speed")})
+            last = {name: info["final_obs"][name][ended] for name in ("camera", *self.names)}
+            seen = encode(self.encoder, last, self.names)
             for name, tensor in seen.items():
                 final[name][ended] = tensor
         return features, reward, terminated, truncated, info | {"final_obs": final}

@@ -2,6 +2,7 @@
 observation."""
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -263,25 +264,35 @@ class VectorExtractor(BaseFeaturesExtractor):
         return torch.cat([part.flatten(1).float() for part in parts], dim=1)
 
 
+IMAGES = ("camera", "bev")  # observations that are pictures
+
+
+def told(names: Iterable[str]) -> tuple[str, ...]:
+    """Which observations are no pictures, in the order in which networks take them: the speed, the others by name."""
+    return tuple(sorted(set(names) - set(IMAGES), key=lambda name: (name != "speed", name)))
+
+
 class CameraExtractor(BaseFeaturesExtractor):
-    """An encoder of `perception.encoders` that learns with the policy, and the speed.
+    """An encoder of `perception.encoders` that learns with the policy, and what is told beside its pictures.
 
     Args:
-        observation_space: "camera" or "bev" uint8 [C, H, W], and "speed" [1].
+        observation_space: "camera" or "bev" uint8 [C, H, W], and vectors.
         encoder: its name.
 
     Attributes:
         image: which of the two it sees.
+        names: see `told`.
     """
 
     def __init__(self, observation_space: spaces.Dict, encoder: str):
         image = "bev" if "bev" in observation_space.spaces else "camera"
         network = encoders.build(encoder, *observation_space[image].shape)
-        super().__init__(observation_space, network.features + 1)
-        self.encoder, self.image = network, image
+        names = told(observation_space)
+        super().__init__(observation_space, network.features + sum(observation_space[name].shape[0] for name in names))
+        self.encoder, self.image, self.names = network, image, names
 
     def forward(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.cat([self.encoder(obs[self.image]), obs["speed"]], dim=1)
+        return torch.cat([self.encoder(obs[self.image]), *(obs[name] for name in self.names)], dim=1)
 
 
 def q_network(

@@ -9,7 +9,7 @@ from gymnasium import spaces
 import envs
 from agents import checkpoint, defects, features
 from agents.drivers import IDMDriver, RandomDriver, action_space
-from agents.networks import ActorCritic, QNetwork, load_weights, policy_kwargs, q_network, weights
+from agents.networks import ActorCritic, QNetwork, load_weights, policy_kwargs, q_network, told, weights
 from agents.reference_drivers import DRIVERS
 from envs.errors import UserError, unknown
 from envs.scenarios import Scenario
@@ -45,16 +45,21 @@ class Policy(Protocol):
 
 
 class TrainedPolicy:
-    """A trained actor-critic with its encoder, if the worlds are seen through one. See `Policy`."""
+    """A trained actor-critic with its encoder, if the worlds are seen through one. See `Policy`.
+
+    Attributes:
+        told: names of what it observes beside pictures, see `agents.networks.told`.
+    """
 
     def __init__(
         self, name: str, network: ActorCritic | QNetwork, encoder: torch.nn.Module | None, header: dict[str, Any]
     ):
         self.name, self.network, self.encoder, self.header = name, network, encoder, header
         self.env_options: dict[str, Any] = dict(header["env_options"])
+        self.told = told(header["observation"])
 
     def _seen(self, obs: Tensors) -> Tensors:
-        return obs if self.encoder is None else features.encode(self.encoder, obs)
+        return obs if self.encoder is None else features.encode(self.encoder, obs, self.told)
 
     @torch.no_grad()
     def act(self, obs: Tensors) -> torch.Tensor:
@@ -151,7 +156,7 @@ def actions_of(described: int | dict[str, list[int]]) -> spaces.Space:
 def _space(header: dict[str, Any], encoder: torch.nn.Module | None) -> spaces.Space:
     """The observation space that the network was built for."""
     if encoder is not None:
-        return features.space(encoder)
+        return features.space(encoder, sum(header["observation"][name][0] for name in told(header["observation"])))
     kinds = dict.fromkeys(("camera", "bev"), (0, 255, "uint8"))
     return spaces.Dict(
         {

@@ -66,10 +66,10 @@ class Portable(nn.Module):
         self.encoder = None if policy.encoder is None else PlainEncoder(copy.deepcopy(policy.encoder))
         extractor = self.network.features_extractor
         if isinstance(extractor, CameraExtractor):
-            self.inputs = [extractor.image, "speed"]
+            self.inputs = [extractor.image, *extractor.names]
             extractor.encoder = PlainEncoder(extractor.encoder)
         else:
-            self.inputs = list(extractor.names) if self.encoder is None else ["camera", "speed"]
+            self.inputs = list(extractor.names) if self.encoder is None else ["camera", *policy.told]
         if isinstance(self.network, QNetwork):
             self.outputs = ["action_values", "value"]
         elif isinstance(self.network.action_space, spaces.Discrete):
@@ -80,7 +80,7 @@ class Portable(nn.Module):
     def forward(self, *observed: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Observations in the order of `inputs` -> what `outputs` names."""
         obs = dict(zip(self.inputs, observed, strict=True))
-        seen = obs if self.encoder is None else features.encode(self.encoder, obs)
+        seen = obs if self.encoder is None else features.encode(self.encoder, obs, self.inputs[1:])
         if isinstance(self.network, QNetwork):
             values = self.network(seen)
             return values, values.amax(1)

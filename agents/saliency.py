@@ -36,7 +36,7 @@ class Saliency:
     Attributes:
         policy, method, target: as above.
         device: where observations must be.
-        decision: what is explained, as a function of pixels (N, C, H, W), speed (N, 1) and actions.
+        decision: what is explained, as a function of pixels (N, C, H, W), what is told beside them (N, K) and actions.
 
     Raises:
         UserError: the policy sees no pictures, or an unknown method or target.
@@ -68,22 +68,25 @@ class Saliency:
         """What speaks for and against N decisions, see `perception.saliency.shares`. Shape: (N, H, W), from -1 to 1.
 
         Args:
-            obs: "camera" uint8 (N, C, H, W) and "speed" (N, 1), as the policy was shown them.
+            obs: "camera" uint8 (N, C, H, W) and what is told beside it, as the policy was shown them.
             actions: that are asked about; by default those that the policy takes. Shape: as its actions.
         """
         actions = self.policy.act(obs) if actions is None else actions
-        return saliency.shares(self.decision, obs["camera"], obs["speed"], actions, method=self.method)
+        beside = torch.cat([obs[name] for name in self.policy.told], dim=1)
+        return saliency.shares(self.decision, obs["camera"], beside, actions, method=self.method)
 
     def __call__(self, obs: Tensors, actions: Tensor | None = None) -> Tensor:
         """The saliency of N decisions: `shares` without signs. Shape: (N, H, W), from 0 to 1."""
         return self.shares(obs, actions).abs()
 
-    def _decide(self, features: Tensor, speed: Tensor, actions: Tensor) -> Tensor:
+    def _decide(self, features: Tensor, beside: Tensor, actions: Tensor) -> Tensor:
         """The decisions of features (B, F)."""
         if self._frozen:
-            seen = {"features": torch.cat([features, speed], dim=1)}
+            seen = {"features": torch.cat([features, beside], dim=1)}
         else:
-            seen = {"camera": features, "speed": speed}
+            shapes = self.policy.header["observation"]
+            parts = beside.split([shapes[name][0] for name in self.policy.told], dim=1)
+            seen = {"camera": features, **dict(zip(self.policy.told, parts, strict=True))}
         if isinstance(self.policy, TrainedValues):
             outputs = self._network(seen)
         else:

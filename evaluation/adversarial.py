@@ -74,7 +74,7 @@ def _harm(policy: TrainedPolicy, obs: dict[str, Tensor]) -> tuple[Harm, bool]:
         if policy.encoder is None:
             return obs | {"camera": images}
         # Without the half precision of stored features, in which small gradients would vanish.
-        return {"features": torch.cat([policy.encoder(images), obs["speed"]], dim=1)}
+        return {"features": torch.cat([policy.encoder(images), *(obs[name] for name in policy.told)], dim=1)}
 
     def lost_margin(images: Tensor) -> Tensor:
         values, chosen = network(seen(images)), taken.unsqueeze(1)

@@ -43,7 +43,7 @@ def policy_of(scenario, observation, folder, encoder=None, values=False):
         frozen = encoders.build("small", *space["camera"].shape)
         header["encoder"] = {"encoder": "small", "in_channels": 6, "height": 64, "width": 96}
         obs = policies.features.encode(frozen, obs)
-        space = policies.features.space(frozen)
+        space = policies.features.space(frozen, 1)
     elif encoder == "learned":
         header["learned_encoder"] = "small"  # of the camera's pictures, or of those from above
     torch.manual_seed(1)

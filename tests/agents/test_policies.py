@@ -61,23 +61,30 @@ def test_a_run_acts_as_its_network(run):
     policy.reset(torch.ones(50, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("beside", [{}, {"route": 7}])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_camera_policy_carries_its_encoder(tmp_path, frozen):
+def test_a_camera_policy_carries_its_encoder_and_is_told_what_worlds_tell(tmp_path, frozen, beside):
     obs = {"camera": torch.randint(0, 256, (9, 6, 32, 48), dtype=torch.uint8), "speed": torch.rand(9, 1)}
+    obs |= {name: torch.rand(9, size) for name, size in beside.items()}
+    camera = CAMERA | {"observation": CAMERA["observation"] | {name: [size] for name, size in beside.items()}}
     encoder = encoders.build("small", 6, 32, 48) if frozen else None
     if frozen:
-        header = CAMERA | {"encoder": {"encoder": "small", "in_channels": 6, "height": 32, "width": 48}}
-        seen = encode(encoder, obs)
-        space = policies.features.space(encoder)
+        header = camera | {"encoder": {"encoder": "small", "in_channels": 6, "height": 32, "width": 48}}
+        seen = encode(encoder, obs, ("speed", *beside))
+        space = policies.features.space(encoder, 1 + sum(beside.values()))
     else:
-        header, seen = CAMERA | {"learned_encoder": "small"}, obs
-        space = spaces.Dict({"camera": spaces.Box(0, 255, (6, 32, 48), "uint8"), "speed": spaces.Box(0, 1, (1,))})
+        header, seen = camera | {"learned_encoder": "small"}, obs
+        vectors = {name: spaces.Box(0, 1, (size,)) for name, size in {"speed": 1, **beside}.items()}
+        space = spaces.Dict({"camera": spaces.Box(0, 255, (6, 32, 48), "uint8"), **vectors})
     net = network(header, space)
     policies.save(tmp_path / policies.NAME, net, encoder, header)
     policy = policies.load(str(tmp_path), "highway-fast")
     with torch.no_grad():
         expected = net.get_distribution(seen).distribution.probs
     torch.testing.assert_close(policy.explain(obs)["probabilities"], expected)
+    for name in ("speed", *beside):
+        changed = policy.explain(obs | {name: 1 - obs[name]})["probabilities"]
+        assert not torch.allclose(changed, expected)
 
 
 def test_a_policy_drives_the_worlds_that_it_asks_for(run):

@@ -19,14 +19,14 @@ from perception.saliency import METHODS
 
 SHAPE = (6, 64, 96)
 CAMERA = spaces.Dict({"camera": spaces.Box(0, 255, SHAPE, "uint8"), "speed": spaces.Box(-2, 2, (1,))})
-HEADER = {"env_options": {"observation": "camera", "frames": 2}}
+HEADER = {"env_options": {"observation": "camera", "frames": 2}, "observation": {"camera": list(SHAPE), "speed": [1]}}
 
 
 def made(frozen: bool, actions: spaces.Space, values: bool = False) -> TrainedPolicy:
     """An untrained policy."""
     torch.manual_seed(0)
     encoder = encoders.build("small", *SHAPE) if frozen else None
-    seen, learned = (feature_space(encoder), None) if frozen else (CAMERA, "small")
+    seen, learned = (feature_space(encoder, 1), None) if frozen else (CAMERA, "small")
     if values:
         options = {"duelling": True, "quantiles": 3, "layer_norm": True}
         kind, network = TrainedValues, q_network(seen, actions, [16, 16], learned, options)

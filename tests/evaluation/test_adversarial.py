@@ -19,6 +19,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+HEADER = {"env_options": {}, "observation": {"camera": [6, 40, 48], "speed": [1]}}
+
+
 def seen(n: int = 12) -> dict[str, torch.Tensor]:
     """Pictures with all values a byte has."""
     pictures = torch.randint(0, 256, (n, 6, 40, 48), generator=seeded(3)).to(torch.uint8)
@@ -59,7 +62,7 @@ def road():
 
 
 def test_one_step_is_the_sign_of_the_slope():
-    policy, obs = TrainedPolicy("linear", Linear(), None, {"env_options": {}}), seen()
+    policy, obs = TrainedPolicy("linear", Linear(), None, HEADER), seen()
     taken = policy.act(obs)
     weights = policy.network.weights.T
     slope = (weights[1 - taken] - weights[taken]).sign().view(-1, 6, 40, 48)  # what raises the other action
@@ -105,7 +108,7 @@ def test_margins_of_action_values_shrink(kind):
     options = {"duelling": True, "quantiles": 1, "layer_norm": False}
     torch.manual_seed(0)
     network = q_network(SPACE, spaces.Discrete(4), [16], "small", options).requires_grad_(False)
-    policy, obs = TrainedValues("values", network, None, {"env_options": {}}), seen()
+    policy, obs = TrainedValues("values", network, None, HEADER), seen()
     best, second = policy.explain(obs)["action_values"].topk(2).values.T
     taken = policy.act(obs).unsqueeze(1)
     values = policy.explain(obs | {"camera": attack(policy, obs, kind, 2, seeded())})["action_values"]
@@ -119,7 +122,7 @@ def test_continuous_actions_are_driven_away_from_their_means(kind):
     space = spaces.Box(-1.0, 1.0, (2,))
     network = ActorCritic(SPACE, space, lambda _: 1e-3, **policy_kwargs([16], "small")).requires_grad_(False)
     network.action_net.weight.mul_(30.0)  # untrained, it hardly cares
-    policy, obs = TrainedPolicy("continuous", network, None, {"env_options": {}}), seen()
+    policy, obs = TrainedPolicy("continuous", network, None, HEADER), seen()
 
     def moved(pictures: torch.Tensor) -> torch.Tensor:
         return (policy.explain(obs | {"camera": pictures})["mean"] - policy.explain(obs)["mean"]).norm(dim=1)
