@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ WAITS = 6.0  # m before the stop line of a red light in which the expert keeps s
 COLOURS = ("red", "amber", "green")
 COLOUR_OF = {RED: 0, AMBER: 1, GREEN: 2, PERMISSIVE: 2}
 PIXELS = 2  # of a lit lamp, in the newest picture of all cameras: fewer, and its colour is not asked
+NEAREST = 0.1  # m between points of a lane among which the nearest is sought
 SETTLED = 1.0  # s after the start of an episode: before, the stacked frames are one and show no motion
 
 
@@ -89,6 +91,7 @@ class Reader:
         self.lanes = Lanes(maps or [env.road])
         # Every lane, counted through all maps as the simulator does.
         self.shapes: list[Lane] = [lane for network in maps or () for lane in network.lanes]
+        self.keeps = env.scenario.family == "lane-keeping"  # a lane that it is told, whatever is closest
 
     def read(self) -> dict[str, Label]:
         """The labels of all worlds now, but for those that are maps. Shape: (N,) each."""
@@ -141,25 +144,31 @@ class Reader:
         )
 
     def on_lane(self) -> Pose:
-        """Where each ego is on the lane closest to it."""
+        """Where each ego is on the lane that is closest to it, or that it is to keep."""
         state = self.env.state
         if self.ways is None:
             lane = (state.y[:, 0] / self.env.road.lane_width).round().clamp(0, self.env.road.lanes - 1)
             offset = state.y[:, 0] - lane * self.env.road.lane_width
-            direction, bend = torch.zeros_like(offset), torch.zeros_like(offset)
-            width, own = torch.full_like(offset, self.env.road.lane_width), torch.ones_like(offset, dtype=torch.bool)
+            nothing, everywhere = torch.zeros_like(offset), torch.ones_like(offset, dtype=torch.bool)
+            return self._pose(offset, nothing, nothing, torch.full_like(offset, self.env.road.lane_width), everywhere)
+        lanes = (state.reference_lane if self.keeps else state.lane[:, 0]).tolist()
+        if self.keeps:
+            places = zip(lanes, state.x[:, 0].tolist(), state.y[:, 0].tolist(), strict=True)
+            along, across = zip(*(located(self.shapes[lane], x, y) for lane, x, y in places), strict=True)
         else:
-            offset = state.lane_r[:, 0].clone()
-            lanes, routes = state.lane[:, 0].tolist(), Ways.routes(state.route, state.route_end)
-            shapes = [(self.shapes[number], s) for number, s in zip(lanes, state.lane_s[:, 0].tolist(), strict=True)]
-            rows = [(float(shape.heading_at(s)), curvature(shape, s), shape.width) for shape, s in shapes]
-            direction, bend, width = torch.tensor(rows).to(offset).unbind(1)
-            # Within a junction ways overlap, and the closest may be one that the ego does not take.
-            own = [not route or int(self.ways.road[lane]) in route for lane, route in zip(lanes, routes, strict=True)]
-            own = torch.tensor(own, device=offset.device)
-        turn = torch.remainder(state.heading[:, 0] - direction + math.pi, 2 * math.pi) - math.pi
-        on = own & (offset.abs() <= width / 2) & (turn.abs() <= TURNED) & self.env.scenario.uses_lanes
-        return Pose(offset, turn, bend, on)
+            along, across = state.lane_s[:, 0].tolist(), state.lane_r[:, 0].tolist()
+        shapes = [(self.shapes[lane], s) for lane, s in zip(lanes, along, strict=True)]
+        rows = [(float(shape.heading_at(s)), curvature(shape, s), shape.width) for shape, s in shapes]
+        direction, bend, width = torch.tensor(rows).to(state.x).unbind(1)
+        # Within a junction ways overlap, and the closest may be one that the ego does not take.
+        routes = Ways.routes(state.route, state.route_end)
+        own = [not route or int(self.ways.road[lane]) in route for lane, route in zip(lanes, routes, strict=True)]
+        return self._pose(torch.tensor(across).to(width), direction, bend, width, torch.tensor(own).to(state.x.device))
+
+    def _pose(self, offset: Tensor, direction: Tensor, bend: Tensor, width: Tensor, own: Tensor) -> Pose:
+        turn = torch.remainder(self.env.state.heading[:, 0] - direction + math.pi, 2 * math.pi) - math.pi
+        kept = own & (self.env.scenario.uses_lanes or self.keeps)
+        return Pose(offset, turn, bend, kept & (offset.abs() <= width / 2) & (turn.abs() <= TURNED))
 
     def _signals(self, routes: tuple[tuple[int, ...], ...]) -> Sight:
         """The signal that each ego drives towards, and how it is seen."""
@@ -194,6 +203,15 @@ class Reader:
         needed = torch.maximum(required_deceleration(now)[0], torch.where(stops, for_line, 0.0)) > BRAKES
         near = stops & (line <= speed.square() / (2 * BRAKES) + WAITS)
         return needed, torch.where(needed | near, META_ACTIONS.index("SLOWER"), cautious(self.env))
+
+
+def located(lane: Lane, x: float, y: float) -> tuple[float, float]:
+    """The place on a lane that is nearest to a point: how far along it, and how far to its right the point is [m]."""
+    s = np.linspace(0.0, lane.length, math.ceil(lane.length / NEAREST) + 1)
+    at = float(s[np.hypot(*(lane.position(s) - (x, y)).T).argmin()])
+    dx, dy = (x, y) - lane.position(at)
+    heading = float(lane.heading_at(at))
+    return at, float(dy * math.cos(heading) - dx * math.sin(heading))
 
 
 def curvature(lane: Lane, s: float) -> float:

@@ -58,6 +58,7 @@ class Wanderers:
             agents=1,
         )
         self.reader = Reader(self.worlds)
+        self.paced = not scenario.actions.names and not scenario.actions.throttle  # only steering is up to them
         self.generator = torch.Generator(self.worlds.device).manual_seed(seed)
         self.offset, self.pedals = self._uniform(-OFFSET, OFFSET), self._uniform(-4.0, 3.0)
         self.wilful = self._uniform(0, 1) < WILFUL
@@ -84,6 +85,8 @@ class Wanderers:
         meant = torch.tensor([PEDALS.get(name, 0.0) for name in META_ACTIONS], device=state.speed.device)
         told = torch.where(self.wilful, self.pedals, meant[cautious(self.worlds)])
         speed = state.speed[:, 0]
+        if self.paced:
+            return torch.zeros_like(speed)
         told = torch.where(speed > high + MARGIN, told.clamp(max=0.0), told)
         told = torch.where(speed < max(low - MARGIN, 0.0), told.clamp(min=1.0), told)
         return torch.maximum(told, -speed.clamp(min=0.0))  # nobody reverses

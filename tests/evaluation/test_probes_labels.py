@@ -115,6 +115,21 @@ def test_place_on_a_network_is_that_of_the_trajectory_metrics():
     assert turned.abs().max() < 3.0 and turned.abs().median() < 1.0
 
 
+def test_the_lane_to_be_kept_is_found_without_the_simulators_help():
+    env = envs.make_vec("lane-keeping", num_worlds=2, device="cpu")
+    env.reset(seed=0)
+    lane, s = env.road.lane(("c", "d", 0)), 61.3
+    (x, y), heading = lane.position(s), float(lane.heading_at(s))
+    state = env.state
+    state.x[:, 0], state.y[:, 0] = float(x - 0.4 * math.sin(heading)), float(y + 0.4 * math.cos(heading))
+    state.heading[:, 0] = heading + math.radians(5.0)
+    pose = Reader(env).on_lane()
+    env.close()
+    assert pose.on.all() and pose.offset.tolist() == pytest.approx([0.4] * 2, abs=0.02)
+    assert pose.turn.rad2deg().tolist() == pytest.approx([5.0] * 2, abs=0.3)
+    assert pose.bend.tolist() == pytest.approx([curvature(lane, s)] * 2, abs=2e-3)
+
+
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
