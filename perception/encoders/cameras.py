@@ -41,11 +41,12 @@ class RigEncoder(Encoder):
 
     def convolve(self, centred: torch.Tensor) -> torch.Tensor:
         """See `Encoder.convolve`; the maps stand from top to bottom as the pictures do."""
-        pictures = centred.split(self.cameras, dim=2)
-        found: list[torch.Tensor | None] = [None] * len(pictures)
+        tops = [sum(self.cameras[:place]) for place in range(len(self.cameras))]
+        found: list[torch.Tensor | None] = [None] * len(self.cameras)
         for rows, trunk in self.trunks.items():
-            places = [place for place, height in enumerate(self.cameras) if height == int(rows)]
-            maps = trunk.convolve(torch.cat([pictures[place] for place in places])).chunk(len(places))
-            for place, part in zip(places, maps, strict=True):
-                found[place] = part
+            alike = [place for place, height in enumerate(self.cameras) if height == int(rows)]
+            pictures = torch.cat([centred.narrow(2, tops[place], int(rows)) for place in alike])
+            maps = trunk.convolve(pictures).unflatten(0, (len(alike), -1))
+            for part, place in enumerate(alike):
+                found[place] = maps[part]
         return torch.cat(found, dim=2)
