@@ -104,7 +104,7 @@ def prepared(args: Args) -> tuple[Subject, dict]:
     for name in args.labels:
         if name not in LABELS:
             raise unknown("label", name, LABELS)
-    if args.seeds < 1 or args.worlds < 2 * FEWEST * 2:
+    if args.seeds < 1 or args.worlds < 4 * FEWEST:
         raise UserError(f"probes need a seed or more and at least {4 * FEWEST} worlds, not {args.seeds}, {args.worlds}")
     folder = Path(args.encoder)
     if args.encoder.startswith("zoo/") and not folder.exists():
