@@ -90,8 +90,8 @@ class Pretraining:
         self.frames += self.settings.steps * self.data.num_worlds
         measured = (self.frames // self.drive.actions.numel() - 1) % MEASURED_EVERY == 0
         figures, recent = [], deque(maxlen=MEASURED_BATCHES)
-        for batch in self._batches(self.drive):
-            found, features = self._learn(batch)
+        for batch in self.batches(self.drive):
+            found, features = self.learn(batch)
             figures.append(found)
             recent.append(features)
         means = {name: torch.stack([figure[name] for figure in figures]).mean().item() for name in figures[0]}
@@ -100,7 +100,8 @@ class Pretraining:
             means |= self._measure(torch.cat(tuple(recent)), batch)
         return means | {"learning_rate": rate}
 
-    def _batches(self, drive: Drive) -> Iterator[objectives.Batch]:
+    def batches(self, drive: Drive) -> Iterator[objectives.Batch]:
+        """What is learnt from a drive: each of its worlds in every pass, in a random order."""
         for _ in range(self.settings.passes):
             order = torch.randperm(self.data.num_worlds, generator=self.order).to(self.data.device)
             for worlds in order.split(self.settings.worlds_per_batch):
@@ -111,7 +112,7 @@ class Pretraining:
                     second = self.augmentation(images.flatten(0, 1)).view_as(images)
                 yield objectives.Batch(changed, images, drive.actions[:, worlds], drive.episodes[:, worlds], second)
 
-    def _learn(self, batch: objectives.Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def learn(self, batch: objectives.Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """One optimiser step: the figures of its batch, and the features [N, features]."""
         loss, figures = self.objective(batch)
         self.optimizer.zero_grad()
