@@ -175,7 +175,8 @@ class Run:
         if self.initial is not None:
             compared["initial"] = self.initial
         figures = report.probe_encoders(compared | {"random": self.random}, self.args)
-        self.console.print(report.table(figures))
+        known = any(figures.values())
+        self.console.print(report.table(figures) if known else f"no probe is defined in '{self.args.env}'")
         card = report.card(self.args, self.data.device, self.pretraining.frames, self.seconds, figures)
         if self.args.init is not None:
             base = encoders.read_card(found(self.args.init))["sha256"]
