@@ -6,6 +6,7 @@ from pathlib import Path
 
 from envs.errors import UserError, unknown
 from envs.scenarios.stage import Case
+from evaluation.disturbances import Disturbances
 from evaluation.suites import FAMILIES, Family
 
 Parameters = dict[str, float]
@@ -43,25 +44,34 @@ def regression(family: Family, seed: int, number: int, parameters: Parameters) -
 
 
 def load_regressions(path: str | Path) -> list[Case]:
-    """The cases of a regressions.json.
+    """The cases of a regressions.json, those of `evaluation.stress` with their disturbances.
 
     Raises:
         UserError: the file is missing or is none.
     """
     try:
         found = json.loads(Path(path).read_text())
-        wanted = [(each["family"], int(each["seed"]), dict(each["parameters"])) for each in found["cases"]]
+        wanted = [
+            (each["family"], int(each["seed"]), dict(each["parameters"]), each.get("disturbances"))
+            for each in found["cases"]
+        ]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no regressions, as evaluation.search writes them: {error!r}") from None
     if not wanted:
         raise UserError(f"{path} has no cases: the search found no failures")
     cases = []
-    for number, (name, seed, parameters) in enumerate(wanted):
+    for number, (name, seed, parameters, disturbances) in enumerate(wanted):
         if name not in FAMILIES:
             raise unknown("family", name, FAMILIES)
         if missing := FAMILIES[name].parameters.keys() - parameters.keys():
             raise UserError(f"{path}: case {number} lacks the parameters {', '.join(sorted(missing))} of '{name}'")
-        cases.append(regression(FAMILIES[name], seed, number, parameters))
+        case = regression(FAMILIES[name], seed, number, parameters)
+        if disturbances is not None:
+            try:
+                case = Disturbances.read(case, disturbances).of(case)
+            except UserError as error:
+                raise UserError(f"{path}: case {number}: {error}") from None
+        cases.append(case)
     return cases

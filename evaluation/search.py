@@ -1,8 +1,7 @@
 """Search a family of cases for failures of a policy: `python -m evaluation.search --policy careful --family cut-in`.
 
 The parameters of the family, and with --disturb what the others do beyond the script, are the coordinates of a cube
-that `evaluation.rare` searches. A failure is a collision of the ego, whoever was at fault. A point's score is the least
-distance between the ego's box and another [m]; in a collision it is minus the speed of the impact [m/s].
+that `evaluation.rare` searches. Failures and scores are those of `evaluation.drive`.
 
 Writes search.json (the rate with its interval), episodes.parquet (every episode), search.png, and regressions.json: the
 worst cases, as a suite that `python -m evaluation --suite FILE` drives. docs/search.md says what the figures mean.
@@ -12,7 +11,6 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,21 +26,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.policies import Policy
 from envs.errors import UserError, exit_on_user_error, unknown
 from envs.files import replaced, write
-from envs.interruption import interruptible
 from envs.scenarios.stage import Case
 from envs.simulation import resolve_device
-from envs.state import LANDMARK
 from evaluation import backends, rare
-from evaluation.geometry import Boxes, distance
+from evaluation.drive import Drive, place, scores_of
 from evaluation.recorder import HELD_OUT_SEED
 from evaluation.regressions import DISTURBANCES, Parameters, regression, staged
 from evaluation.suites import FAMILIES, Family
 from evaluation.suites.base import always
 
 FORMAT = 1
-BATCH = 256  # worlds that are simulated at once
-FAR = 1000.0  # m, score of episodes without anybody else
-TOUCH = 0.001  # a collision scores at most minus this [m/s], and everything else at least this [m]
 APART = 0.05  # of a range, by which cases that are kept differ in one parameter at least
 FEWEST = 100  # episodes
 
@@ -98,78 +90,6 @@ class Space:
         return np.array([self.valid(self.at(point)) for point in points], dtype=bool)
 
 
-# --- driving ----------------------------------------------------------------------------------------------------------
-
-
-def scores_of(
-    cases: list[Case], load: Callable[[list[Case]], tuple[Policy, Any]], device: str, seed: int, first: int = 0
-) -> np.ndarray:
-    """Drive cases and score them, see the module. Shape: (len(cases),).
-
-    Args:
-        cases: of one family.
-        load: cases -> a policy and the scenario of these cases, as `evaluation.backends.driver` gives them.
-        device: where it is simulated.
-        seed: of the worlds.
-        first: identity of the first world in the random streams.
-    """
-    # World k lives case number (its identity) % len(cases).
-    placed = [cases[(k - first) % len(cases)] for k in range(len(cases))]
-    policy, scenario = load(placed)
-    worlds = backends.make_worlds("lanewise", scenario, len(cases), device, policy.env_options)
-    try:
-        return _rolled(worlds, policy, seed, first).cpu().double().numpy()
-    finally:
-        worlds.close()
-
-
-def _rolled(worlds, policy: Policy, seed: int, first: int) -> torch.Tensor:
-    """The scores of the first episode of every world. Shape: (N,)."""
-    state, scenario = worlds.state, worlds.scenario
-    obs, _ = worlds.reset(seed=seed, first_world=first)
-    policy.reset(None)
-    nearest = torch.full((worlds.num_worlds,), FAR, device=worlds.device)
-    impact = torch.zeros_like(nearest)
-    running = torch.ones_like(nearest, dtype=torch.bool)
-    before = _velocities(state)
-
-    def on_frame() -> None:
-        nonlocal before
-        apart = _distances(state)
-        gap, other = apart.min(1)
-        hit = (state.crashed[:, 0] != 0) & running & (impact == 0)
-        closing = (before[:, :1] - before).norm(dim=-1).gather(1, other[:, None])[:, 0]
-        impact.copy_(torch.where(hit, closing.clamp(min=TOUCH), impact))
-        nearest.copy_(torch.where(running, torch.minimum(nearest, gap), nearest))
-        before = _velocities(state)
-        if hasattr(policy, "on_frame"):  # shields act between decisions
-            policy.on_frame(worlds)
-
-    # A step is a whole number of frames, and rounding may end an episode a step after its time.
-    for _ in range(math.ceil(scenario.duration * scenario.simulation_frequency / scenario.frames_per_step) + 1):
-        obs, _, terminated, truncated, _ = worlds.step(policy.act(obs), on_frame=on_frame)
-        done = terminated | truncated
-        running &= ~done
-        policy.reset(done)
-        if not running.any():
-            break
-    return torch.where(impact > 0, -impact, nearest.clamp(min=TOUCH))
-
-
-def _velocities(state) -> torch.Tensor:
-    """Of all slots [m/s]. Shape: (N, V, 2)."""
-    return torch.stack([state.speed * state.heading.cos(), state.speed * state.heading.sin()], -1)
-
-
-def _distances(state) -> torch.Tensor:
-    """From the ego's box to what is solid in every slot, `FAR` where nothing is [m]. Shape: (N, V)."""
-    boxes = Boxes(state.x, state.y, state.heading, state.length, state.width)
-    apart = distance(Boxes(*(field[:, :1] for field in boxes)), boxes)
-    solid = (state.kind != 0) & (state.kind != LANDMARK)
-    solid[:, 0] = False
-    return torch.where(solid, apart, FAR)
-
-
 # --- regressions ------------------------------------------------------------------------------------------------------
 
 
@@ -220,17 +140,10 @@ def main() -> None:
         raise unknown("family", args.family, FAMILIES)
     if args.budget < FEWEST or args.seed < 0 or args.keep < 0:
         raise UserError(f"--budget must be at least {FEWEST}, and --seed and --keep cannot be negative")
-    out = args.out or Path("runs/search") / f"{args.family}-{args.policy.strip('/').replace('/', '-')}"
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out must be a directory, and {out} is a file")
-    with interruptible() as interruption:
-        try:
-            found = run(args)
-            out.mkdir(parents=True, exist_ok=True)
-            _write(out, Space(FAMILIES[args.family], args.disturb), *found)
-        except KeyboardInterrupt:
-            print("interrupted; nothing was replaced", file=sys.stderr)
-            raise SystemExit(interruption.exit_code) from None
+    with place(args.out, "search", args.family, args.policy) as out:
+        found = run(args)
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out, Space(FAMILIES[args.family], args.disturb), *found)
     print(sentence(found[0]))
     print(f"Results: {out / 'search.json'}")
 
@@ -244,7 +157,7 @@ def run(args: Args) -> tuple[dict[str, Any], rare.Found, list[dict[str, Any]]]:
     family = FAMILIES[args.family]
     space = Space(family, args.disturb)
     device = str(resolve_device(args.device))
-    names, driven = [], [0]
+    names = []
 
     def load(cases: list[Case]) -> tuple[Policy, Any]:
         policy, scenario = backends.driver(args.policy, cases, device, shield=args.shield, trust=args.trust)
@@ -254,16 +167,11 @@ def run(args: Args) -> tuple[dict[str, Any], rare.Found, list[dict[str, Any]]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"{args.policy}, {family.name}", total=args.budget)
+        drive = Drive(load, device, args.seed, lambda cases: progress.advance(bar, cases))
 
         def score(points: np.ndarray) -> np.ndarray:
-            scores = np.empty(len(points))
-            for begin in range(0, len(points), BATCH):
-                block = points[begin : begin + BATCH]
-                cases = [staged(family, f"{family.name}/{args.seed}-{k:04d}", space.at(p)) for k, p in enumerate(block)]
-                scores[begin : begin + BATCH] = scores_of(cases, load, device, args.seed, first=driven[0])
-                driven[0] += len(block)
-                progress.advance(bar, len(block))
-            return scores
+            ids = (f"{family.name}/{args.seed}-{k:04d}" for k in range(len(points)))
+            return drive([staged(family, id, space.at(point)) for id, point in zip(ids, points, strict=True)])
 
         valid = None if family.valid is always else space.cases_at
         found = rare.search(score, len(space.names), budget=args.budget, seed=args.seed, valid=valid)
