@@ -1,213 +1,36 @@
 """Drivers that know everything: rule-based references for staged cases.
 
-They read the privileged observations "surroundings" and "ego" (`envs.sensors.surroundings`), keep their lane and
-decide on an acceleration; none of them changes lanes or steers around anything. Free driving, the rules of the road
-and what counts as being in the way are the same for all; `DRIVERS` lists them by name:
+They read privileged observations (`envs.sensors.surroundings`, and the first two `envs.sensors.lane_choice`). Free
+driving, the rules of the road and what counts as being in the way are the same for all; `DRIVERS` lists them by name:
 
-    careful   looks ahead: who is about to cut in, to step out, or to cross, and brakes gently while that is enough
+    careful   looks ahead: who is about to cut in, to step out, or to cross, brakes gently while that is enough, and
+              changes lanes where it has to or where it helps
     rss       careful, within the limits of RSS: the proper response to every danger is the least that it brakes
-    cc, reg157, fsm, rss157   the models that UN Regulation 157 measures automated vehicles by, see `agents.r157`
+    cc, reg157, fsm, rss157   the models that UN Regulation 157 measures automated vehicles by, see `agents.r157`; they
+              keep their lane
 """
-
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from agents import r157, rss
-from agents.shield import EGO_LENGTH, EGO_WIDTH, Surroundings, keeping, respond
-from envs.errors import UserError
+from agents import r157
+from agents.careful import Careful, RSSLimited
+from agents.reference_base import (
+    HARDEST_BRAKING,
+    MOVES,
+    STAND_OFF,
+    Obstacles,
+    ReferenceDriver,
+    free_acceleration,
+    obstacles,
+)
+from agents.shield import EGO_LENGTH, Surroundings, keeping
 from envs.scenarios import Scenario
-from envs.scenarios.base import CONTINUOUS
-from envs.scenarios.stage import Stage
 
-COMFORT_ACCELERATION = 2.0  # m/s2, IDM's a
-COMFORT_BRAKING = 2.5  # m/s2, IDM's b
-FIRM_BRAKING = 3.0  # m/s2, the most that is braked for distances which are merely too short
-HARDEST_BRAKING = 8.0  # m/s2
-HEADWAY, JAM_GAP = 1.4, 2.5  # s, m
-STAND_OFF = 1.0  # m, that is left to whoever is braked for
-ASIDE = 2.0  # m, that is left to whoever crosses
-SIDE_ROOM, PERSON_ROOM = 0.4, 0.8  # m, between the boxes, within which something is in the way
-MOVES = 0.15  # m/s, sideways, above which somebody is on the way to or from our lane
-CUT_IN_HORIZON, CROSSING_HORIZON = 3.0, 6.0  # s
-SLACK = 1.0  # s, between our passing and somebody else's
-MAY_YIELD = 2.0  # m/s2; while this much would stop a vehicle beside our way, it is taken to
-STEP_OUT = 1.5  # m/s, at which a person beside the road might step out
-WATCHED = 4.0  # m, of people this near to our way
-PREPARED = 4.0  # m/s2, that suffices for somebody who might step out
 FORGET = 3.0  # s without danger, after which a model of UN R157 starts afresh
 ROLLING = 2.0  # m, that these models leave to a leader who stands
 BRAKE_LIGHTS = 0.5  # m/s2, from which on it is seen that a leader brakes
 WALKING_PACE = 2.5  # m/s
-
-
-class Obstacles(NamedTuple):
-    """Who is in the way, or is going to be. Each (N, M).
-
-    Attributes:
-        follow: bool, in our lane or on the way into it, so to be followed.
-        cross: bool, crosses our way at a time at which we would be there.
-        meeting: to the box of who crosses, where it will be nearest while it is in our way [m].
-        clears: time until it has left our way again [s], infinite if it does not.
-    """
-
-    follow: Tensor
-    cross: Tensor
-    meeting: Tensor
-    clears: Tensor
-
-
-def obstacles(seen: Surroundings) -> Obstacles:
-    """Who is in the way, if everybody goes on as now."""
-    half = (seen.width + EGO_WIDTH) / 2 + torch.where(seen.person, PERSON_ROOM, SIDE_ROOM)
-    beside = seen.across.abs() - half
-    inside = (beside <= 0) | seen.in_path
-    towards, never = seen.approach, torch.full_like(half, torch.inf)
-    nears, leaves = towards > MOVES, towards < -MOVES
-    enters = torch.where(inside, 0.0, torch.where(nears, beside / towards, never))
-    out = torch.where(nears, (seen.across.abs() + half) / towards, torch.where(leaves, beside / towards, never))
-    clears = torch.where(seen.in_path & (beside > 0), never, out)
-
-    ahead = seen.present & (seen.along > 0) & (seen.gap > -EGO_LENGTH)
-    closing = (seen.own_speed - seen.speed).clamp(min=0.1)
-    passed = (seen.gap + seen.length + EGO_LENGTH) / closing
-    cuts_in = nears & (enters < CUT_IN_HORIZON) & (enters < passed + SLACK)
-    sideways = (seen.person | seen.crossing) & (seen.sideways.abs() > MOVES)
-
-    # Who crosses also moves along our way in the meantime.
-    nearest = torch.where(seen.speed < 0, clears, enters).clamp(max=CROSSING_HORIZON)
-    meeting = seen.gap + seen.speed * nearest
-    arrives = meeting.clamp(min=0) / seen.own_speed.clamp(min=0.1)
-    passed = (meeting + seen.length + EGO_LENGTH) / seen.own_speed.clamp(min=0.1)
-    stops = ~seen.person & (beside > towards.clamp(min=0) ** 2 / (2 * MAY_YIELD))
-    meets = (enters < (passed + SLACK).clamp(max=CROSSING_HORIZON)) & (clears > arrives - SLACK)
-    # Half way into its way it is best to go on.
-    cross = ahead & sideways & ~stops & meets & (meeting > -EGO_LENGTH / 2)
-    return Obstacles(ahead & ~sideways & (inside | cuts_in), cross, meeting, clears)
-
-
-def free_acceleration(ego: Tensor) -> Tensor:
-    """IDM on an empty road, within the speed limit and the rules of the road: (N, 8) -> (N,) [m/s2]."""
-    speed, wanted, hold, limit = ego[:, 0], ego[:, 2], ego[:, 6], ego[:, 7]
-    share = speed.clamp(min=0) / torch.minimum(wanted, limit).clamp(min=0.1)
-    return (COMFORT_ACCELERATION * (1 - share**4)).clamp(min=-COMFORT_BRAKING) - hold
-
-
-class ReferenceDriver:
-    """What the reference drivers have in common. See `agents.policies.Policy`.
-
-    Args:
-        scenario: staged cases, see `envs.scenarios.stage`.
-        device: where its actions are wanted.
-
-    Raises:
-        UserError: a scenario in which nobody says what is around.
-    """
-
-    name = ""
-
-    def __init__(self, scenario: Scenario, device: torch.device | str = "cpu"):
-        if not isinstance(scenario, Stage):
-            raise UserError(
-                f"'{self.name}' drives staged cases only (evaluate it on a suite), not '{scenario.name}', whose worlds "
-                "have no observation 'surroundings'"
-            )
-        self.device = device
-        self.step = 1.0 / scenario.policy_frequency
-        self.env_options: dict[str, Any] = {"observation": "state"}
-        offered = scenario.actions
-        if not (offered.kind == "plain" and offered.throttle and offered.steering):
-            # A stage like that of another policy: the brakes are weaker there.
-            self.env_options["ego"], offered = "continuous", CONTINUOUS
-        self.low, self.high = offered.acceleration_range
-
-    def acceleration(self, seen: Surroundings, ego: Tensor) -> Tensor:
-        """What it wants to accelerate by [m/s2]. Shape: (N,)."""
-        raise NotImplementedError
-
-    def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """Throttle and steering. Shape: (N, 2) float32.
-
-        Raises:
-            UserError: the worlds do not say what is around.
-        """
-        seen = Surroundings.of(obs)
-        wanted = self.acceleration(seen, obs["ego"]).clamp(min=-HARDEST_BRAKING)
-        return torch.stack([self.throttle(wanted, obs["ego"][:, 0]), keeping(obs["ego"])], 1)
-
-    def throttle(self, acceleration: Tensor, speed: Tensor) -> Tensor:
-        """The throttle that gives an acceleration, without ever driving backwards. Shape: (N,)."""
-        acceleration = torch.maximum(acceleration, -speed.clamp(min=0) / self.step)
-        return (2 * (acceleration - self.low) / (self.high - self.low) - 1).clamp(-1, 1)
-
-    def explain(self, obs: dict[str, Tensor]) -> None:
-        """Its laws have no probabilities and no value."""
-
-    def reset(self, done: Tensor | None = None) -> None:
-        """It remembers nothing."""
-
-
-class Careful(ReferenceDriver):
-    """An attentive driver: IDM behind everybody who is in the way or about to be, and harder where that is needed.
-
-    Braking that only mends a short distance stays below `FIRM_BRAKING`. It gets harder, up to `HARDEST_BRAKING`, as
-    hard as it takes not to touch whoever is braked for, if they go on as they do.
-    """
-
-    name = "careful"
-
-    def acceleration(self, seen: Surroundings, ego: Tensor) -> Tensor:
-        """See `ReferenceDriver`."""
-        found = obstacles(seen)
-        free = free_acceleration(ego)
-        wanted = torch.where(found.follow, self._following(seen, free[:, None]), torch.inf)
-        wanted = torch.minimum(wanted, torch.where(found.cross, self._letting_pass(seen, found), torch.inf))
-        wanted = torch.minimum(wanted, torch.where(self._watched(seen), -FIRM_BRAKING, torch.inf))
-        return torch.minimum(free, wanted.amin(1))
-
-    def _following(self, seen: Surroundings, free: Tensor) -> Tensor:
-        speed, leader = seen.own_speed, seen.speed
-        room = (seen.gap - STAND_OFF).clamp(min=0.1)
-        closing = speed - leader.clamp(min=0)
-        desired = (
-            JAM_GAP + speed * HEADWAY + speed * closing / (2 * (COMFORT_ACCELERATION * COMFORT_BRAKING) ** 0.5)
-        ).clamp(min=0)
-        law = free - COMFORT_ACCELERATION * (desired / seen.gap.clamp(min=0.1)) ** 2
-        # Down to its speed; to a stop where it stops; half way where it comes towards us.
-        needed = closing.clamp(min=0) ** 2 / (2 * room)
-        stopping = leader.clamp(min=0) ** 2 / (2 * (-seen.acceleration).clamp(min=0.5))
-        needed = torch.where(
-            seen.acceleration < -0.5, torch.maximum(needed, speed**2 / (2 * (room + stopping))), needed
-        )
-        needed = torch.where(leader < -MOVES, speed * (speed - leader) / (2 * room), needed)
-        return torch.maximum(law, -(1.2 * needed).clamp(min=FIRM_BRAKING))
-
-    def _letting_pass(self, seen: Surroundings, found: Obstacles) -> Tensor:
-        """Stop before its way, or slow down such that we arrive when it has gone: whichever is the gentler."""
-        room, speed = (found.meeting - ASIDE).clamp(min=0.1), seen.own_speed.clamp(min=0)
-        stop, until = -(speed**2) / (2 * room), found.clears + SLACK / 2
-        return 1.2 * torch.maximum(stop, 2 * (room - speed * until) / until**2).clamp(max=0)
-
-    def _watched(self, seen: Surroundings) -> Tensor:
-        """People beside the road whom we could not stop for in comfort, should they step out now."""
-        near = seen.present & seen.person & (seen.gap > 0) & (seen.along > 0) & (seen.clearance < WATCHED)
-        time = (seen.clearance - SIDE_ROOM).clamp(min=0) / STEP_OUT
-        passing = (seen.gap + seen.length + EGO_LENGTH) / (seen.own_speed - seen.speed).clamp(min=0.1)
-        needed = (seen.own_speed - seen.speed).clamp(min=0) ** 2 / (2 * (seen.gap - STAND_OFF).clamp(min=0.1))
-        return near & (seen.approach > -MOVES) & (time < passing) & (needed > PREPARED)
-
-
-class RSSLimited(Careful):
-    """Drives like `Careful`, but never brakes less than RSS's proper response to the dangers around (`rss.AD_RSS`)."""
-
-    name = "rss"
-
-    def acceleration(self, seen: Surroundings, ego: Tensor) -> Tensor:
-        """See `ReferenceDriver`."""
-        braking = respond(seen, rss.AD_RSS).braking
-        wanted = super().acceleration(seen, ego)
-        return torch.where(braking > 0, torch.minimum(wanted, -braking), wanted)
 
 
 class RegulationDriver(ReferenceDriver):
@@ -237,8 +60,14 @@ class RegulationDriver(ReferenceDriver):
         elif self._memory is not None:
             self._memory = self.model.start(self._calm).where(done, self._memory)
 
-    def acceleration(self, seen: Surroundings, ego: Tensor) -> Tensor:
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
         """See `ReferenceDriver`."""
+        seen = Surroundings.of(obs)
+        wanted = self.acceleration(seen, obs["ego"]).clamp(min=-HARDEST_BRAKING)
+        return torch.stack([self.throttle(wanted, obs["ego"][:, 0]), keeping(obs["ego"])], 1)
+
+    def acceleration(self, seen: Surroundings, ego: Tensor) -> Tensor:
+        """What it wants to accelerate by [m/s2]. Shape: (N,)."""
         found = obstacles(seen)
         scene = self._scene(seen, ego, found)
         danger = seen.present & (found.cross | (seen.along > 0))

@@ -54,6 +54,7 @@ from envs.roads.network import LaneIndex, RoadNetwork
 from envs.roads.parallel import ParallelRoad
 from envs.scenarios import staged, staging
 from envs.scenarios.base import ActionSet, Scenario
+from envs.sensors.lane_choice import LaneChoice
 from envs.sensors.surroundings import Surroundings
 from envs.sensors.vehicle_list import VehicleList
 
@@ -320,8 +321,8 @@ class Stage(Scenario):
             ) from None
 
     def extra_sensors(self, simulation) -> list:
-        """See `Scenario.extra_sensors`: "surroundings" and "ego"."""
-        return [Surroundings(simulation)]
+        """See `Scenario.extra_sensors`: "surroundings" and "ego", "lanes" and "traffic"."""
+        return [Surroundings(simulation), LaneChoice(simulation)]
 
 
 TARGET_SPEEDS = (0.0, 40.0, 9)  # m/s, steps of 5

@@ -49,7 +49,12 @@ LANES_AHEAD = 2
 
 @functools.cache
 def build(real: type) -> Functions:
-    """Kernels `look_around` and `look_inside`."""
+    """Kernels `look_around` and `look_inside`, and functions by which other sensors see the same:
+
+    own_lane(world, road, w)                                    the lane that the ego is on, of its route
+    beyond(world, onward, goal, lane)                           the lane after a lane, -1 for none
+    describe(world, road, onward, goal, others, w, j, lane)     vehicle j on the way that begins with a lane
+    """
     World = world_struct(real)
     roads, law = general.build(real), idm.build(real)
     Road, Driver, local, heading_at = roads.Road, law.Driver, roads.local, roads.heading_at
@@ -111,27 +116,19 @@ def build(real: type) -> Functions:
                 here = beyond(world, onward, goal, here)
         return result
 
-    @wp.kernel(module="unique")
-    def look_around(
-        world: World,
-        road: Road,
+    @wp.func
+    def describe(
+        world: wp.ref[World],
+        road: wp.ref[Road],
         onward: wp.array2d(dtype=wp.int32),
-        goals: wp.array(dtype=wp.int32),
+        goal: int,
         others: wp.array3d(dtype=wp.float32),
-        which: int,
-        first_world: int,
+        w: int,
+        j: int,
+        lane: int,
     ):
-        w, row = wp.tid()
-        w = w + first_world
-        if which == ended and world.terminated[w] + world.truncated[w] == 0:
-            return
-        j = row + 1
-        for column in range(others.shape[2]):
-            others[w, row, column] = f(0.0)
-        if world.vehicle[w, j].kind == 0:
-            return
-        lane = own_lane(world, road, w)
-        goal = goals[world.world_id[w] % goals.shape[0]]
+        """Set the columns of vehicle j in its row, on the way that begins with that lane."""
+        row = j - 1
         place = frame_of(world, road, onward, goal, w, lane, world.vehicle[w, j].x, world.vehicle[w, j].y)
         turn = world.vehicle[w, j].heading - place[2]
         c = wp.cos(turn)
@@ -154,6 +151,27 @@ def build(real: type) -> Functions:
         # The strip is as wide as the ego's box, in the direction of the lane.
         if wp.abs(place[1]) < half * (width + world.vehicle[w, 0].width):
             others[w, row, 9] = f(1.0)
+
+    @wp.kernel(module="unique")
+    def look_around(
+        world: World,
+        road: Road,
+        onward: wp.array2d(dtype=wp.int32),
+        goals: wp.array(dtype=wp.int32),
+        others: wp.array3d(dtype=wp.float32),
+        which: int,
+        first_world: int,
+    ):
+        w, row = wp.tid()
+        w = w + first_world
+        if which == ended and world.terminated[w] + world.truncated[w] == 0:
+            return
+        for column in range(others.shape[2]):
+            others[w, row, column] = f(0.0)
+        if world.vehicle[w, row + 1].kind == 0:
+            return
+        goal = goals[world.world_id[w] % goals.shape[0]]
+        describe(world, road, onward, goal, others, w, row + 1, own_lane(world, road, w))
 
     @wp.kernel(module="unique")
     def look_inside(
@@ -192,7 +210,9 @@ def build(real: type) -> Functions:
         ego[w, 6] = f(rules.hold(world, road, driver, w, 0))
         ego[w, 7] = f(roads.speed_limit(road, lane))
 
-    return Functions(look_around=look_around, look_inside=look_inside)
+    return Functions(
+        look_around=look_around, look_inside=look_inside, own_lane=own_lane, beyond=beyond, describe=describe
+    )
 
 
 class Surroundings:
