@@ -1,6 +1,18 @@
 """Metrics are batched: their time grows with the number of places, not with loops over frames, worlds or vehicles."""
 
+import pytest
+import torch
+
 from benchmarks.metrics import Args, measure
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Several threads wait for each other where another program has a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_a_block_of_an_evaluation_takes_seconds():
