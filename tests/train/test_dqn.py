@@ -165,7 +165,8 @@ def test_what_was_trained_drives(tmp_path, scenario, quantiles):
     explained = policy.explain(obs)
     values = policy.network(obs)
     assert values.shape == (3, len(worlds.action_names))
-    assert explained.keys() == {"value"}
+    assert explained.keys() == {"action_values", "value"}
+    assert torch.equal(explained["action_values"], values)
     torch.testing.assert_close(explained["value"], values.max(1).values)
     assert torch.equal(policy.act(obs), values.argmax(1))
     worlds.step(policy.act(obs))
