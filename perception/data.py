@@ -8,6 +8,8 @@ Half of what a policy must see are the mistakes that a good driver does not make
   parks, and slips as the first;
 - "restless": who holds random actions for a while, and often ends in a crash. Where IDM cannot drive, it has the
   expert's worlds too.
+
+"Wandering" drivers have worlds of their own: `perception.wandering`. `perception.mixture` puts all together.
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from envs.physics.actions import META_ACTIONS
 from envs.roads.network import RoadNetwork
 from perception.drivers import EXPERTS, FASTER, IDLE, LEFT, RIGHT, SLOWER, Disturbances, cautious
 
-DRIVERS = ("expert", "noisy", "restless")
+DRIVERS = ("expert", "noisy", "restless", "wandering")
 SHARES = {"expert": 0.25, "restless": 0.25}  # of the worlds; the noisy expert has the rest
 HELD = 0.5  # chance a second that a restless driver draws anew what it does
 SLIPS = 0.15  # chance a second that a noisy expert does something at random

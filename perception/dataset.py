@@ -37,6 +37,7 @@ from envs.sensors import rig
 from envs.simulation import resolve_device
 from perception.data import DRIVERS, Drive, DrivingData
 from perception.encoders import describe
+from perception.mixture import Mixture, driving_data
 
 MANIFEST, FORMAT = "manifest.json", 1
 SHARD = 64_000_000  # bytes
@@ -64,7 +65,9 @@ class Layout:
         return Layout(worlds, max(1, full // (worlds * each) - older))
 
 
-def record(data: DrivingData, folder: Path, steps: int, about: dict[str, Any], note: Note | None = None) -> None:
+def record(
+    data: DrivingData | Mixture, folder: Path, steps: int, about: dict[str, Any], note: Note | None = None
+) -> None:
     """Drive on and write what is seen.
 
     Args:
@@ -302,7 +305,7 @@ class Args:
     """Record drives to train encoders on."""
 
     env: str = "highway"
-    """Scenario to film."""
+    """Scenario to film, or several with commas between them, which share the worlds."""
     steps: int = 2000
     """Policy steps of each world."""
     num_worlds: int = 256
@@ -325,7 +328,7 @@ def main(args: Args) -> None:
     if args.steps < 1:
         raise UserError(f"--steps must be at least 1, not {args.steps}")
     room(args.out, 0)
-    data = DrivingData(args.env, args.num_worlds, args.device, args.frames, args.seed, rig=args.rig)
+    data = driving_data(args.env, args.num_worlds, args.device, args.frames, args.seed, args.rig)
     about = {"scenario": args.env, "rig": describe(rig.get(args.rig)), "frames": args.frames, "seed": args.seed}
     with noted() as note:
         record(data, args.out, args.steps, about, note)

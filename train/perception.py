@@ -3,6 +3,7 @@
     python -m train.perception --objective atc --env highway --out runs/my-encoder    # an encoder folder, with its card
     python -m train.perception --resume runs/my-encoder                               # go on after an interruption
     python -m train.perception --data runs/drives                                     # see perception.dataset
+    python -m train.perception --env highway,intersection-signals,crossing,town       # for several scenarios at once
     python -m train.perception --env town --init zoo/highway-small --tune lora        # from one scenario to another
 
 The folder: encoder.safetensors and encoder.json (written at the end, with the probes' figures), config.json,
@@ -50,7 +51,7 @@ class Args:
     """Self-supervised objective (docs/perception.md): atc, latent_prediction, vicreg, vicreg_temporal, lejepa, simclr,
     moco, moco_v3, byol, simsiam, barlow_twins, mae, beta_vae, denoising or rotation."""
     env: str = "highway"
-    """Scenario to film."""
+    """Scenario to film, or several with commas between them, which share the worlds."""
     encoder: str = "small"
     """Architecture: small, nature, impala or vit_tiny."""
     separate_cameras: bool = False

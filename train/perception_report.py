@@ -11,6 +11,7 @@ from rich.table import Table
 from envs.sensors import rig
 from perception import encoders, probes
 from perception.data import DrivingData
+from perception.mixture import SEPARATOR, Mixture, driving_data
 
 PROBED = (128, 80)  # worlds and policy steps of each half of the probes
 HELD_OUT = 1_000_003  # added to the seed for the worlds of the probes' two halves
@@ -56,13 +57,14 @@ def command(args: Any) -> str:
     return " ".join(["python -m train.perception", *options])
 
 
-def worlds(args: Any, num_worlds: int, seed: int) -> DrivingData:
+def worlds(args: Any, num_worlds: int, seed: int) -> Mixture:
     """The data engine that the settings describe."""
-    return DrivingData(args.env, num_worlds, args.device, args.frames, seed, rig=args.rig)
+    return driving_data(args.env, num_worlds, args.device, args.frames, seed, args.rig)
 
 
 def probe_encoders(found: dict[str, torch.nn.Module], args: Any) -> dict:
-    """The probes' figures of each encoder, on the same worlds, none of which the training saw.
+    """The probes' figures of each encoder, on the same worlds, none of which the training saw; of several scenarios in
+    the first.
 
     Returns:
         {encoder's name: {label: figure}}, see `perception.probes.probe`.
@@ -70,7 +72,8 @@ def probe_encoders(found: dict[str, torch.nn.Module], args: Any) -> dict:
     num_worlds, steps = PROBED
     halves = []
     for half in range(2):
-        data = worlds(args, num_worlds, args.seed + HELD_OUT + half)
+        seed = args.seed + HELD_OUT + half
+        data = DrivingData(args.env.split(SEPARATOR)[0], num_worlds, args.device, args.frames, seed, rig=args.rig)
         halves.append(probes.record(data, found, steps))
         data.close()
     return {name: probes.probe(halves[0][name], halves[1][name]) for name in found}

@@ -30,6 +30,7 @@ from evaluation.probes.looks import HELD_OUT
 from evaluation.probes.recording import FEWEST
 from evaluation.statistics import CONFIDENCE
 from perception import encoders
+from perception.mixture import SEPARATOR
 
 FORMAT = 1
 DONE = ".seeds"  # folder in --out of the seeds that are done, while others are not
@@ -43,7 +44,7 @@ class Args:
     encoder: str
     """What to probe: an encoder folder, or zoo/NAME."""
     env: str | None = None
-    """Scenario to look at; by default the one that the encoder was trained on."""
+    """Scenario to look at; by default the one that the encoder was trained on, of several the first."""
     labels: tuple[str, ...] = ()
     """Labels to probe, see docs/probes.md; by default all that the scenario has."""
     out: Path | None = None
@@ -113,8 +114,8 @@ def prepared(args: Args) -> tuple[Subject, dict]:
         shipped = sorted(f"zoo/{path.parent.name}" for path in ZOO.glob(f"*/{encoders.CARD}"))
         raise unknown("encoder", args.encoder, [*shipped, "the path of an encoder folder"])
     card = encoders.read_card(folder)
-    name = args.env or card.get("scenario")
-    if name is None:
+    name = args.env or card.get("scenario", "").split(SEPARATOR)[0]
+    if not name:
         raise UserError(f"the card in {folder} does not say which scenario the encoder is for: name it with --env")
     scenario = scenarios.get(name)
     mounted = rig.get((card.get("rig") or {}).get("name", "surround"))

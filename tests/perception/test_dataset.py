@@ -70,7 +70,7 @@ def test_the_manifest_tells_what_there_is(whole):
     manifest = json.loads((whole / dataset.MANIFEST).read_text())
     drive = live().collect(STEPS)
     assert (manifest["worlds"], manifest["steps"], manifest["images"]) == (WORLDS, STEPS, WORLDS * STEPS)
-    assert manifest["drivers"] == {"expert": 2, "noisy": 4, "restless": 2}
+    assert manifest["drivers"] == {"expert": 2, "noisy": 4, "restless": 2, "wandering": 0}
     assert list(manifest["actions"].values()) == torch.bincount(drive.actions.flatten(), minlength=5).tolist()
     assert manifest["episodes"] == sum(len(world.unique()) for world in drive.episodes.t())
     assert manifest["image"] == [6, 64, 96] and manifest["seed"] == 3
