@@ -9,6 +9,7 @@ from perception.wandering import WanderingData
 
 SEPARATOR = ","
 WANDERING = 0.25  # share of the worlds
+APART = 7919  # between the seeds of two scenarios, whose worlds would look alike under one
 
 
 class Mixture:
@@ -84,8 +85,8 @@ def driving_data(
     for index, scenario in enumerate(wanted):
         worlds = share + (index < rest)
         wander = int(WANDERING * worlds) if scenario.uses_lanes and worlds > 4 else 0
-        driving = worlds - wander
-        parts.append(DrivingData(scenario.name, driving, device, frames, seed, rig=rig))
+        driving, own = worlds - wander, seed + APART * index
+        parts.append(DrivingData(scenario.name, driving, device, frames, own, rig=rig))
         if wander:
-            parts.append(WanderingData(scenario.name, wander, device, frames, seed, rig, first_world=driving))
+            parts.append(WanderingData(scenario.name, wander, device, frames, own, rig, first_world=driving))
     return Mixture(parts)

@@ -7,7 +7,7 @@ import envs
 from envs.errors import UserError
 from evaluation.probes.labels import Reader
 from perception.data import DRIVERS, DrivingData
-from perception.mixture import driving_data
+from perception.mixture import APART, driving_data
 from perception.wandering import LanePoses, WanderingData
 
 SCENARIOS = "highway-fast,intersection"
@@ -26,8 +26,8 @@ def test_each_part_is_what_it_would_be_alone(mixed):
     alone = [
         DrivingData("highway-fast", 7, "cpu", seed=5),
         WanderingData("highway-fast", 2, "cpu", 2, 5, "surround", first_world=7),
-        DrivingData("intersection", 6, "cpu", seed=5),
-        WanderingData("intersection", 2, "cpu", 2, 5, "surround", first_world=6),
+        DrivingData("intersection", 6, "cpu", seed=5 + APART),
+        WanderingData("intersection", 2, "cpu", 2, 5 + APART, "surround", first_world=6),
     ]
     for data in alone:
         own = data.collect(4)
