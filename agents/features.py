@@ -7,7 +7,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from agents.networks import load_weights, told, weights
+from agents.extractors import told
+from agents.networks import load_weights, weights
 
 DTYPE = torch.float16  # of stored features: they are layer-normalised, so half precision loses about 0.1 %
 
@@ -21,7 +22,7 @@ def encode(
     Args:
         encoder: of `perception.encoders`; F features.
         obs: "camera" uint8 [N, C, H, W], and the named vectors, float32 [N, ...].
-        names: see `agents.networks.told`; K numbers in all.
+        names: see `agents.extractors.told`; K numbers in all.
 
     Returns:
         "features" float16 (N, F + K).

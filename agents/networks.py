@@ -1,22 +1,22 @@
-"""Networks of the agents: actor-critic and action values, without host reads, and the ways into them from each kind of
-observation."""
+"""Networks of the agents: actor-critic and action values, without host reads. The ways into them are in
+`agents.extractors` and `agents.entities`."""
 
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
 from agents.buffers import Observation
-from perception import encoders
+from agents.entities import EntityExtractor
+from agents.extractors import CameraExtractor, VectorExtractor
 
 
 class Trunk(nn.Module):
@@ -227,96 +227,34 @@ class QPolicy(DQNPolicy):
         return super()._get_constructor_parameters() | self.options | {"target": self.target}
 
 
-class VectorExtractor(BaseFeaturesExtractor):
-    """A vector, or a dict of arrays laid end to end, in units of its standard deviation. Shape: (N, size) float32.
-
-    Mean and variance are those of everything seen in training; they are buffers, saved with the weights. Agents call
-    `update` between two rollouts, so that one rollout is collected and learnt from under the same ones.
-    """
-
-    CLIP = 10.0  # standard deviations
-
-    def __init__(self, observation_space: spaces.Space):
-        super().__init__(observation_space, get_flattened_obs_dim(observation_space))
-        self.names = list(observation_space) if isinstance(observation_space, spaces.Dict) else []
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("mean", torch.zeros(self.features_dim))
-        self.register_buffer("variance", torch.ones(self.features_dim))
-
-    def forward(self, obs: Observation) -> torch.Tensor:
-        scaled = (self._flatten(obs) - self.mean) * torch.rsqrt(self.variance + 1e-6)
-        return scaled.clamp(-self.CLIP, self.CLIP)
-
-    @torch.no_grad()
-    def update(self, obs: Observation) -> None:
-        """Take more observations into mean and variance (Chan et al. 1979, parallel variance). Shape: (B, ...)."""
-        rows = self._flatten(obs)
-        total = self.count + len(rows)
-        share = (len(rows) / total).float()
-        difference = rows.mean(0) - self.mean
-        spread = rows.var(0, correction=0) - self.variance + difference**2 * (1 - share)
-        self.mean += share * difference
-        self.variance += share * spread
-        self.count.copy_(total)
-
-    def _flatten(self, obs: Observation) -> torch.Tensor:
-        parts = [obs[name] for name in self.names] if self.names else [obs]
-        return torch.cat([part.flatten(1).float() for part in parts], dim=1)
-
-
-IMAGES = ("camera", "bev")  # observations that are pictures
-
-
-def told(names: Iterable[str]) -> tuple[str, ...]:
-    """Which observations are no pictures, in the order in which networks take them: the speed, the others by name."""
-    return tuple(sorted(set(names) - set(IMAGES), key=lambda name: (name != "speed", name)))
-
-
-class CameraExtractor(BaseFeaturesExtractor):
-    """An encoder of `perception.encoders` that learns with the policy, and what is told beside its pictures.
-
-    Args:
-        observation_space: "camera" or "bev" uint8 [C, H, W], and vectors.
-        encoder: its name.
-
-    Attributes:
-        image: which of the two it sees.
-        names: see `told`.
-    """
-
-    def __init__(self, observation_space: spaces.Dict, encoder: str):
-        image = "bev" if "bev" in observation_space.spaces else "camera"
-        network = encoders.build(encoder, *observation_space[image].shape)
-        names = told(observation_space)
-        super().__init__(observation_space, network.features + sum(observation_space[name].shape[0] for name in names))
-        self.encoder, self.image, self.names = network, image, names
-
-    def forward(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.cat([self.encoder(obs[self.image]), *(obs[name] for name in self.names)], dim=1)
-
-
 def q_network(
-    space: spaces.Space, actions: spaces.Discrete, hidden: list[int], encoder: str | None, options: dict[str, Any]
+    space: spaces.Space,
+    actions: spaces.Discrete,
+    hidden: list[int],
+    encoder: str | None,
+    options: dict[str, Any],
+    architecture: str = "auto",
 ) -> QNetwork:
     """A `QNetwork` alone, as driving needs it.
 
     Args:
         space, actions: of one world.
-        hidden, encoder: see `policy_kwargs`.
+        hidden, encoder, architecture: see `policy_kwargs`.
         options: "duelling", "quantiles" and "layer_norm", see `QNetwork`.
     """
-    kwargs = policy_kwargs(hidden, encoder)
+    kwargs = policy_kwargs(hidden, encoder, architecture)
     extractor = kwargs["features_extractor_class"](space, **kwargs.get("features_extractor_kwargs", {}))
     activation = kwargs["activation_fn"]
     return QNetwork(space, actions, extractor, extractor.features_dim, list(hidden), activation, **options)
 
 
-def policy_kwargs(hidden: list[int], encoder: str | None) -> dict[str, Any]:
+def policy_kwargs(hidden: list[int], encoder: str | None, architecture: str = "auto") -> dict[str, Any]:
     """`policy_kwargs` for an `ActorCritic` or a `QPolicy`.
 
     Args:
         hidden: units of the hidden layers, see `Trunk`.
         encoder: name of the encoder that learns with the policy; None if observations are vectors.
+        architecture: "entities" for `agents.entities.EntityExtractor`.
     """
     kwargs = {
         "net_arch": list(hidden),
@@ -326,6 +264,8 @@ def policy_kwargs(hidden: list[int], encoder: str | None) -> dict[str, Any]:
     }
     if encoder:
         kwargs |= {"features_extractor_class": CameraExtractor, "features_extractor_kwargs": {"encoder": encoder}}
+    elif architecture == "entities":
+        kwargs |= {"features_extractor_class": EntityExtractor}
     return kwargs
 
 

@@ -9,7 +9,8 @@ from gymnasium import spaces
 import envs
 from agents import checkpoint, defects, features
 from agents.drivers import IDMDriver, RandomDriver, action_space
-from agents.networks import ActorCritic, QNetwork, load_weights, policy_kwargs, q_network, told, weights
+from agents.extractors import told
+from agents.networks import ActorCritic, QNetwork, load_weights, policy_kwargs, q_network, weights
 from agents.reference_drivers import DRIVERS
 from envs.errors import UserError, unknown
 from envs.scenarios import Scenario
@@ -48,7 +49,7 @@ class TrainedPolicy:
     """A trained actor-critic with its encoder, if the worlds are seen through one. See `Policy`.
 
     Attributes:
-        told: names of what it observes beside pictures, see `agents.networks.told`.
+        told: names of what it observes beside pictures, see `agents.extractors.told`.
     """
 
     def __init__(
@@ -107,7 +108,8 @@ def save(path: Path, network: ActorCritic | QNetwork, encoder: torch.nn.Module |
         header: "scenario", "family", "env_options", "actions" (see `describe_actions`), "observation" (name: shape),
             "hidden" and "learned_encoder" (see `networks.policy_kwargs`), "encoder" (of the frozen one, if any:
             {"encoder": name, "in_channels", "height", "width"}); with action values "action_values", the options of
-            `networks.q_network`. Further entries are for readers.
+            `networks.q_network`; "architecture" (see `networks.policy_kwargs`), "auto" if left out. Further entries are
+            for readers.
 
     Raises:
         OSError: the file could not be written; the old one is as it was.
@@ -131,11 +133,12 @@ def read(path: Path, name: str, device: torch.device | str = "cpu") -> TrainedPo
     if card := header["encoder"]:
         encoder = encoders.rebuild(card)
     space, actions = _space(header, encoder), actions_of(header["actions"])
-    layers = (header["hidden"], header["learned_encoder"])
+    layers, architecture = (header["hidden"], header["learned_encoder"]), header.get("architecture", "auto")
     if options := header.get("action_values"):
-        kind, network = TrainedValues, q_network(space, actions, *layers, options)
+        kind, network = TrainedValues, q_network(space, actions, *layers, options, architecture)
     else:
-        kind, network = TrainedPolicy, ActorCritic(space, actions, lambda _: 0.0, **policy_kwargs(*layers))
+        kwargs = policy_kwargs(*layers, architecture)
+        kind, network = TrainedPolicy, ActorCritic(space, actions, lambda _: 0.0, **kwargs)
     for module, prefix in ((network, "policy."), (encoder, "encoder.")):
         if module is not None:
             load_weights(module, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

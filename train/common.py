@@ -27,6 +27,7 @@ import envs
 from agents import checkpoint, policies
 from agents.checkpoint import Checkpoints, Interrupted
 from agents.drivers import action_space
+from agents.entities import require_vehicles
 from agents.features import FeatureWorlds
 from agents.ppo import Diverged
 from agents.shaping import CrashPenalty
@@ -55,6 +56,9 @@ class RunArgs:
     encoder: str = "zoo/highway-small"
     """folder of a frozen encoder or of a policy that has one, or "none": one learns with the policy, from pixels, as it
     always does with "bev"; unused without a camera"""
+    policy: str = "auto"
+    """"auto" (what suits the observation: an encoder for pictures, hidden layers for vectors) or "entities" (a
+    transformer over the vehicles that "state" lists)"""
     total_steps: int = 1_400_000
     """policy steps, over all worlds"""
     num_worlds: int = 256
@@ -114,8 +118,8 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check_common(args: RunArgs) -> None:
-    """Raise UserError for the first impossible setting that every command has."""
+def check_common(args: RunArgs, kinds: Sequence[str] = ("auto", "entities")) -> None:
+    """Raise UserError for the first impossible setting that every command has; `kinds` are its kinds of policy."""
     scenario = envs.scenarios.get(args.env)
     if scenario.agents > 1:
         raise UserError(
@@ -123,6 +127,12 @@ def check_common(args: RunArgs) -> None:
         )
     if args.observation not in ("camera", "bev", "state"):
         raise unknown("observation", args.observation, ("camera", "bev", "state"))
+    if args.policy not in kinds:
+        raise unknown("kind of policy", args.policy, kinds)
+    if args.policy == "entities" and args.observation != "state":
+        raise UserError(
+            f"--policy entities reads lists of vehicles: it needs --observation state, not {args.observation}"
+        )
     check_counts(args, ("total_steps", "num_worlds", "checkpoint_every", "log_every"))
     check_shares(args, ("gamma",))
     if args.crash_penalty < 0:
@@ -176,7 +186,8 @@ def begin(command: Command, args: RunArgs) -> tuple[Any, Path, dict[str, Any]]:
     if args.resume is None:
         command.check(args)
         # Runs of PPO, which was there first, are named without it.
-        parts = [args.env, args.observation, *([] if command.algorithm == "PPO" else [command.algorithm.lower()])]
+        parts = [args.env, args.observation, *([] if args.policy == "auto" else [args.policy])]
+        parts += [] if command.algorithm == "PPO" else [command.algorithm.lower()]
         out = args.out or Path("runs") / "-".join([*parts, str(args.seed)])
         if out.exists():
             raise UserError(f"{out} exists: choose another --out, or go on with it by --resume {out}")
@@ -241,6 +252,8 @@ def make_worlds(
             env_options["frames"] = encoder.in_channels // 3
     worlds = make(args.env, num_worlds=args.num_worlds, device=args.device, seed=args.seed, **env_options)
     shapes = {name: list(space.shape) for name, space in worlds.single_observation_space.items()}
+    if args.policy == "entities":
+        require_vehicles(worlds.sim.sensors, args.env)
     if encoder is not None:
         if shapes["camera"] != [encoder.in_channels, encoder.height, encoder.width]:
             size = shapes["camera"]
@@ -256,6 +269,7 @@ def make_worlds(
         "observation": shapes,
         "hidden": list(args.hidden),
         "learned_encoder": learned_encoder,
+        "architecture": args.policy,
         "encoder": None if encoder is None else card,
     }
     return SB3VecEnv(worlds), header

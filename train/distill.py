@@ -86,7 +86,7 @@ def build(args: Args, card: dict[str, Any] | None = None) -> tuple[DAgger, dict[
         gae_lambda=args.gae_lambda,
         vf_coef=args.value,
         stats_window_size=1000,
-        policy_kwargs=policy_kwargs(list(args.hidden), header["learned_encoder"]),
+        policy_kwargs=policy_kwargs(list(args.hidden), header["learned_encoder"], header["architecture"]),
         seed=args.seed,
         device=worlds.worlds.device,
     )

@@ -101,7 +101,7 @@ def build(args: Args, card: dict[str, Any] | None = None) -> tuple[DQN, dict[str
         quantiles=args.quantiles,
         prioritised=args.prioritised,
         stats_window_size=1000,
-        policy_kwargs=policy_kwargs(list(args.hidden), header["learned_encoder"]),
+        policy_kwargs=policy_kwargs(list(args.hidden), header["learned_encoder"], header["architecture"]),
         seed=args.seed,
         device=worlds.worlds.device,
     )

@@ -44,7 +44,8 @@ class Args(common.RunArgs):
     target_kl: float = 0.03
     """an update ends early beyond 1.5 times this KL divergence"""
     init: str | None = None
-    """run directory or zoo/NAME of a policy to start from; observation, encoder and hidden layers come with it"""
+    """run directory or zoo/NAME of a policy to start from; observation, encoder, kind of policy and hidden layers come
+    with it"""
 
 
 def check(args: Args) -> None:
@@ -73,7 +74,7 @@ def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str
         vf_coef=args.value,
         target_kl=args.target_kl,
         stats_window_size=1000,
-        policy_kwargs=policy_kwargs(list(args.hidden), header["learned_encoder"]),
+        policy_kwargs=policy_kwargs(list(args.hidden), header["learned_encoder"], header["architecture"]),
         seed=args.seed,
         device=worlds.worlds.device,
     )
@@ -101,6 +102,7 @@ def with_init(args: Args) -> Args:
     header = first_policy(args).header
     encoder = "none" if header["learned_encoder"] else args.encoder if header["encoder"] is None else args.init
     come = {"observation": header["env_options"]["observation"], "encoder": encoder, "hidden": tuple(header["hidden"])}
+    come |= {"policy": header.get("architecture", "auto")}
     unsaid = [Args(), settings.suited(Args, "PPO", args.env)]
     for name, value in come.items():
         if getattr(args, name) not in (value, *(getattr(usual, name) for usual in unsaid)):

@@ -52,7 +52,7 @@ def check(args: Args) -> None:
 def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PQN, dict[str, Any]]:
     """The model over its worlds, and the header of its policy file. Arguments as for `common.make_worlds`."""
     worlds, header = common.make_worlds(args, card)
-    kwargs = policy_kwargs(list(args.hidden), header["learned_encoder"])
+    kwargs = policy_kwargs(list(args.hidden), header["learned_encoder"], header["architecture"])
     kwargs |= {"optimizer_class": torch.optim.RAdam, "optimizer_kwargs": {}}
     model = PQN(
         QPolicy,

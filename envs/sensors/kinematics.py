@@ -112,6 +112,8 @@ class Kinematics:
     [-1, 1]. Shape: (N, 5, 5) float32.
     """
 
+    features = FEATURES
+
     def __init__(self, simulation, rows: int = 5):
         self._simulation = simulation
         self._rows = rows

@@ -372,6 +372,7 @@ class VehicleList:
                 raise UserError("the default range of y needs 'lanes', the number of lanes of the observer's road")
             ranges = RANGES | {"y": (-LANE_WIDTH * lanes, LANE_WIDTH * lanes)}
         self._simulation = simulation
+        self.features = tuple(features)
         self._columns = columns_of(features, ranges or {} if normalize else {}, simulation)
         n, agents, device = simulation.num_worlds, simulation.state.agents, simulation.warp_device
         view = build(simulation.real).View()
