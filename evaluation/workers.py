@@ -224,9 +224,12 @@ def packed(shard: Shard) -> tuple[str, Any]:
         return "done", {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def _with_ray(
-    waiting: Sequence[Shard], folder: Path, address: str, on_step: OnStep, on_done: Callable[[Shard], None]
-) -> None:
+def connected(address: str) -> Any:
+    """The module `ray`, connected to a cluster; `ray.shutdown` ends that.
+
+    Raises:
+        UserError: Ray is not installed, or no cluster answers.
+    """
     try:
         import ray
     except ImportError:
@@ -235,6 +238,13 @@ def _with_ray(
         ray.init(address=address, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster answers at '{address}' ({error})".replace("\n", " ")) from None
+    return ray
+
+
+def _with_ray(
+    waiting: Sequence[Shard], folder: Path, address: str, on_step: OnStep, on_done: Callable[[Shard], None]
+) -> None:
+    ray = connected(address)
     gpus = 1 if torch.device(waiting[0].task.device).type == "cuda" else 0
     remote = ray.remote(max_retries=MAX_DEATHS, num_cpus=1, num_gpus=gpus)(packed)
     pending = {remote.remote(shard): shard for shard in waiting}
