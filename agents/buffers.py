@@ -9,11 +9,13 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.utils import get_device
 
+from agents import ranks
+
 Observation = torch.Tensor | dict[str, torch.Tensor]
 
 
 class Minibatch(NamedTuple):
-    """A random part of a rollout, B steps; the fields of stable-baselines3's `RolloutBufferSamples`."""
+    """A random part of a rollout, B steps; the fields of stable-baselines3's `RolloutBufferSamples`, and one more."""
 
     observations: Observation  # Shape: (B, *observation)
     actions: torch.Tensor  # Shape: (B,) int64 for discrete actions, else (B, *action)
@@ -21,6 +23,7 @@ class Minibatch(NamedTuple):
     old_log_prob: torch.Tensor  # Shape: (B,)
     advantages: torch.Tensor  # Shape: (B,)
     returns: torch.Tensor  # Shape: (B,)
+    all_advantages: torch.Tensor  # of the whole minibatch, of which this may be one rank's part. Shape: (M,)
 
 
 def torch_dtype(space: spaces.Space) -> torch.dtype:
@@ -151,13 +154,16 @@ class RolloutBuffer:
     def get(self, batch_size: int | None = None) -> Iterator[Minibatch]:
         """The rollout in a new random order, in parts of `batch_size` steps (all at once if None).
 
-        Index i of the order is step i // N of world i % N.
+        Index i of the order is step i // N of world i % N. The order is of the rollouts of all ranks, see
+        `agents.ranks`, and each gets its own steps of minibatches that are as many times larger.
         """
         steps = self.buffer_size * self.n_envs
-        order = torch.randperm(steps, device=self.device)
+        order = torch.randperm(steps * ranks.count(), device=self.device)
+        size = (batch_size or steps) * ranks.count()
+        advantages = ranks.joined(self.advantages, worlds=1).flatten()
         flat = [self.actions, self.values, self.log_probs, self.advantages, self.returns]
         flat = [tensor.flatten(0, 1) for tensor in flat]
         observations = self.flat_observations()
-        for rows in order.split(batch_size or steps):
+        for part, rows in zip(order.split(size), ranks.own_steps(order, self.n_envs, size), strict=True):
             seen = _map(lambda tensor, rows=rows: tensor.index_select(0, rows), observations)
-            yield Minibatch(seen, *(tensor.index_select(0, rows) for tensor in flat))
+            yield Minibatch(seen, *(tensor.index_select(0, rows) for tensor in flat), advantages[part])

@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
+from agents import ranks
 from agents.buffers import Minibatch, Observation, RolloutBuffer
 from agents.networks import VectorExtractor
 from agents.stepping import episode_ends, stepper, to_device
@@ -55,6 +56,8 @@ class PPO(stable_baselines3.PPO):
     - The log is written after the update, so that one row holds a rollout and the update made from it.
     - Statistics stay on the device until they are read, once, after the update. If one is not finite, `train` raises
       `Diverged`.
+    - Under `agents.ranks.together` it learns from the worlds of all ranks as if they were its own. Numbers of worlds
+      and `batch_size` are those of one rank; steps and statistics are counted over all.
     """
 
     def _setup_model(self) -> None:
@@ -120,7 +123,7 @@ class PPO(stable_baselines3.PPO):
 
             new_obs, rewards, terminated, truncated, infos = worlds.step(self._to_bounds(actions))
             dones = terminated | truncated
-            self.num_timesteps += env.num_envs
+            self.num_timesteps += env.num_envs * ranks.count()
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
@@ -177,14 +180,16 @@ class PPO(stable_baselines3.PPO):
         """Pass the episodes that ended to the logger: one read for the whole rollout. dones: Shape: (T, N)."""
         if ended:
             names = ended[0].keys()
-            columns = torch.stack([torch.stack([step[name] for step in ended])[dones] for name in names])
+            dones = ranks.joined(dones, worlds=1)
+            every = (torch.stack([step[name] for step in ended]) for name in names)
+            columns = torch.stack([ranks.joined(column, worlds=1)[dones] for column in every])
             for row in columns.T.tolist()[-self._stats_window_size :]:
                 self.ep_info_buffer.append(dict(zip(names, row, strict=True)))
         if self.ep_info_buffer and "crashed" in self.ep_info_buffer[-1]:
             crashes = [episode["crashed"] for episode in self.ep_info_buffer]
             self.logger.record("rollout/collision_rate", float(np.mean(crashes)))
         if speed:
-            self.logger.record("rollout/mean_speed", torch.stack(speed).mean().item())
+            self.logger.record("rollout/mean_speed", ranks.joined(torch.stack(speed)).mean().item())
 
     @_unchecked_distributions()
     def train(self) -> None:
@@ -213,39 +218,42 @@ class PPO(stable_baselines3.PPO):
             self.policy.features_extractor.update(self.rollout_buffer.flat_observations())
 
     def _update(self, batch: Minibatch, clip_range: float, clip_range_vf: float | None) -> torch.Tensor:
-        """One optimiser step. Returns the statistics, on the device. Shape: (len(STATISTICS),)."""
+        """One optimiser step. Returns the statistics, on the device. Shape: (len(STATISTICS),).
+
+        Means are over the minibatch, of which a rank has a part: it adds up its own steps, and the ranks the sums.
+        """
         values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, batch.actions)
         values = values.flatten()
-        advantages = batch.advantages
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        advantages, everyone, size = batch.advantages, batch.all_advantages, len(batch.all_advantages)
+        if self.normalize_advantage and size > 1:
+            advantages = (advantages - everyone.mean()) / (everyone.std() + 1e-8)
 
         log_ratio = log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-        policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+        policy_loss = -torch.min(advantages * ratio, advantages * clipped).sum() / size
         if clip_range_vf is not None:
             values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-        value_loss = F.mse_loss(values, batch.returns)
+        value_loss = F.mse_loss(values, batch.returns, reduction="sum") / size
         # Where a distribution has no closed form for its entropy, -log p of the actions taken estimates it.
-        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+        entropy_loss = (log_prob if entropy is None else -entropy).sum() / size
         loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
 
         self.policy.optimizer.zero_grad()
         loss.backward()
+        with torch.no_grad():
+            approx_kl = (ratio - 1 - log_ratio).sum() / size  # http://joschu.net/blog/kl-approx.html
+            clip_fraction = ((ratio - 1).abs() > clip_range).float().sum() / size
+            sums = torch.stack([policy_loss, value_loss, entropy_loss, loss, approx_kl, clip_fraction])
+            sums = ranks.add_up(self.policy.parameters(), sums)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
-
-        with torch.no_grad():
-            approx_kl = (ratio - 1 - log_ratio).mean()  # http://joschu.net/blog/kl-approx.html
-            clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
-            return torch.stack(
-                [policy_loss, value_loss, entropy_loss, loss, approx_kl, clip_fraction, grad_norm]
-            ).detach()
+        return torch.cat([sums, grad_norm.detach().reshape(1)])
 
     def _record_update(self, epochs: list[torch.Tensor], clip_range: float, clip_range_vf: float | None) -> None:
         """Read the statistics of an update, check them and log them under stable-baselines3's names."""
-        returns, values = self.rollout_buffer.returns, self.rollout_buffer.values
+        own = (self.rollout_buffer.returns, self.rollout_buffer.values)
+        returns, values = (ranks.joined(tensor, worlds=1) for tensor in own)
         explained = 1 - (returns - values).var() / returns.var()
         statistics = torch.cat(epochs)
         read = torch.cat([statistics.flatten(), explained.reshape(1)]).tolist()
