@@ -7,6 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
+from agents import ranks
 from agents.buffers import Observation
 from perception import encoders
 
@@ -32,12 +33,15 @@ class VectorExtractor(BaseFeaturesExtractor):
 
     @torch.no_grad()
     def update(self, obs: Observation) -> None:
-        """Take more observations into mean and variance (Chan et al. 1979, parallel variance). Shape: (B, ...)."""
-        rows = self._flatten(obs)
-        total = self.count + len(rows)
-        share = (len(rows) / total).float()
-        difference = rows.mean(0) - self.mean
-        spread = rows.var(0, correction=0) - self.variance + difference**2 * (1 - share)
+        """Take more observations, of all ranks, into mean and variance (Chan et al. 1979, parallel variance).
+
+        obs: this rank's. Shape: (B, ...).
+        """
+        rows, mean, variance = ranks.moments(self._flatten(obs))
+        total = self.count + rows
+        share = (rows / total).float()
+        difference = mean - self.mean
+        spread = variance - self.variance + difference**2 * (1 - share)
         self.mean += share * difference
         self.variance += share * spread
         self.count.copy_(total)

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
+from agents import ranks
 from agents.buffers import Observation
 from agents.entities import EntityExtractor
 from agents.extractors import CameraExtractor, VectorExtractor
@@ -68,11 +69,24 @@ class ActorCritic(ActorCriticPolicy):
     def forward(self, obs: Observation, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Actions (N,), values (N, 1) and log-probabilities (N,) for observations of N worlds."""
         if not isinstance(self.action_space, spaces.Discrete):
-            return super().forward(obs, deterministic)
+            return self._forward_continuous(obs, deterministic)
         values, log_p = self.values_and_log_probabilities(obs)
-        scores = log_p if deterministic else log_p - torch.empty_like(log_p).exponential_().log()
+        scores = log_p if deterministic else log_p - ranks.drawn(log_p, torch.Tensor.exponential_).log()
         actions = scores.argmax(1)
         return actions, values, log_p.gather(1, actions.unsqueeze(1)).squeeze(1)
+
+    def _forward_continuous(
+        self, obs: Observation, deterministic: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As stable-baselines3's, which draws for the worlds of one rank alone."""
+        if self.use_sde or not isinstance(self.action_space, spaces.Box):
+            return super().forward(obs, deterministic)
+        latent_pi, latent_vf = self.mlp_extractor(self.extract_features(obs))
+        distribution = self._get_action_dist_from_latent(latent_pi)
+        actions = distribution.mode()
+        if not deterministic:
+            actions = actions + distribution.distribution.stddev * ranks.drawn(actions, torch.Tensor.normal_)
+        return actions, self.value_net(latent_vf), distribution.log_prob(actions)
 
     def evaluate_actions(
         self, obs: Observation, actions: torch.Tensor
