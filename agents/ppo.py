@@ -141,7 +141,7 @@ class PPO(stable_baselines3.PPO):
         # Whatever runs before the next rollout may move the worlds, and with them the tensors that they lent.
         self._last_obs = to_device(self._last_obs, self.device, copy=True)
         self._last_episode_starts = self._last_episode_starts.clone()
-        rollout_buffer.compute_returns_and_advantage(self.policy.predict_values(self._last_obs))
+        rollout_buffer.compute_returns_and_advantage(self._last_values())
         self._record_episodes(rollout_buffer.dones, ended, speed)
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -150,6 +150,10 @@ class PPO(stable_baselines3.PPO):
     def _decide(self, obs: Observation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Actions, values and log-probabilities for the observations of N worlds."""
         return self.policy(obs)
+
+    def _last_values(self) -> torch.Tensor:
+        """Values of what the worlds show after a rollout. Shape: (N, 1)."""
+        return self.policy.predict_values(self._last_obs)
 
     def _to_bounds(self, actions: torch.Tensor) -> torch.Tensor:
         """The actions as the worlds take them: continuous ones inside their bounds."""
