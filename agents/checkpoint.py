@@ -20,6 +20,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 import envs.files
+from agents import ranks
 from agents.networks import load_weights, weights
 from agents.ppo import PPO
 from agents.stepping import to_device
@@ -135,7 +136,8 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def save(path: Path, model: PPO, more: dict[str, Any] | None = None) -> None:
-    """Write everything that `model` and its worlds are made of, between two rollouts.
+    """Write everything that `model` and its worlds are made of, between two rollouts. All ranks call it together (see
+    `agents.ranks`); rank 0 writes, and the others wait for it.
 
     Args:
         path: the file.
@@ -148,18 +150,37 @@ def save(path: Path, model: PPO, more: dict[str, Any] | None = None) -> None:
     state = {
         "policy": weights(model.policy),
         "optimizer": model.policy.optimizer.state_dict(),
-        "worlds": model.env.worlds.get_state(),
-        "last_obs": model._last_obs,
-        "last_episode_starts": torch.as_tensor(model._last_episode_starts),
         "episodes": list(model.ep_info_buffer),
         "counters": {name: getattr(model, name) for name in _COUNTERS},
         "seconds": (time.time_ns() - model.start_time) / 1e9,
-        "random": random_states(),
         "more": more or {},
     }
+    own = {
+        "worlds": model.env.worlds.get_state(),
+        "last_obs": model._last_obs,
+        "last_episode_starts": torch.as_tensor(model._last_episode_starts),
+        "random": random_states(),
+    }
+    state |= own if ranks.count() == 1 else {"ranks": [_unpack(part) for part in ranks.gathered(_pack(own))]}
+    if ranks.first():
+        tensors: Tensors = {}
+        header = {"kind": "checkpoint", "state": {key: _flatten(key, value, tensors) for key, value in state.items()}}
+        write(path, tensors, header)
+    ranks.barrier()
+
+
+def _pack(state: dict[str, Any]) -> bytes:
+    """Nested dicts and lists with tensors, as safetensors."""
     tensors: Tensors = {}
-    header = {"kind": "checkpoint", "state": {key: _flatten(key, value, tensors) for key, value in state.items()}}
-    write(path, tensors, header)
+    text = json.dumps(_flatten("state", state, tensors)).encode()
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(tensors | {"json": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    """Undo `_pack`."""
+    tensors = safetensors.torch.load(data)
+    return _unflatten(json.loads(tensors.pop("json").numpy().tobytes()), tensors)
 
 
 # What learning counts; the learning rate and the clip range are functions of the progress.
@@ -175,28 +196,37 @@ def restore(path: Path, model: PPO) -> dict[str, Any]:
         `more`, as it was given to `save`.
 
     Raises:
-        UserError: the file is missing or damaged, or of a model with other settings.
+        UserError: the file is missing or damaged, of a model with other settings, or of more or fewer ranks.
     """
     tensors, header = read(path)
     if header.get("kind") != "checkpoint":
         raise UserError(f"{path} is no checkpoint")
     state = _unflatten(header["state"], tensors)
+    parts = state.get("ranks", [state])
+    if len(parts) != ranks.count():
+        right = f"torchrun --nproc-per-node {len(parts)}" if len(parts) > 1 else "python, without torchrun"
+        raise UserError(f"{path} is of {_processes(len(parts))}, and goes on only in as many: start it by {right}")
+    own = parts[ranks.rank()]
     optimizer = state["optimizer"]
     optimizer["state"] = {int(index): part for index, part in optimizer["state"].items()}
     try:
         load_weights(model.policy, state["policy"])
         model.policy.optimizer.load_state_dict(optimizer)
-        model.env.worlds.set_state(state["worlds"])
+        model.env.worlds.set_state(own["worlds"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{path} is of a run with other settings ({str(error).splitlines()[0]})") from None
-    model._last_obs = to_device(state["last_obs"], model.device)
-    model._last_episode_starts = to_device(state["last_episode_starts"], model.device)
+    model._last_obs = to_device(own["last_obs"], model.device)
+    model._last_episode_starts = to_device(own["last_episode_starts"], model.device)
     model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
     for name, value in state["counters"].items():
         setattr(model, name, value)
-    set_random_states(state["random"])
+    set_random_states(own["random"])
     return {"seconds": state["seconds"], **state["more"]}
+
+
+def _processes(number: int) -> str:
+    return "one process" if number == 1 else f"{number} processes"
 
 
 class Interrupted(Exception):
@@ -211,7 +241,8 @@ class Checkpoints(BaseCallback):
         every: rollouts between two checkpoints.
 
     Attributes:
-        stop_requested: set it (from a signal handler, say) to save before the next rollout and raise `Interrupted`.
+        stop_requested: set it (from a signal handler, say) to save before the next rollout and raise `Interrupted`, on
+            all ranks if it is set on one.
     """
 
     def __init__(self, save: Callable[[], None], every: int):
@@ -221,9 +252,10 @@ class Checkpoints(BaseCallback):
         self.stop_requested = False
 
     def _on_rollout_start(self) -> None:
-        if self.rollouts % self.every == 0 or self.stop_requested:
+        stop = ranks.any_of(self.stop_requested)
+        if self.rollouts % self.every == 0 or stop:
             self.save()
-        if self.stop_requested:
+        if stop:
             raise Interrupted
         self.rollouts += 1
 

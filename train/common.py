@@ -24,7 +24,7 @@ from stable_baselines3.common.logger import Logger
 from torch import nn
 
 import envs
-from agents import checkpoint, policies
+from agents import checkpoint, policies, ranks
 from agents.checkpoint import Checkpoints, Interrupted
 from agents.drivers import action_space
 from agents.entities import require_vehicles
@@ -57,8 +57,9 @@ class RunArgs:
     """folder of a frozen encoder or of a policy that has one, or "none": one learns with the policy, from pixels, as it
     always does with "bev"; unused without a camera"""
     policy: str = "auto"
-    """"auto" (what suits the observation: an encoder for pictures, hidden layers for vectors) or "entities" (a
-    transformer over the vehicles that "state" lists)"""
+    """"auto" (what suits the observation: an encoder for pictures, hidden layers for vectors), "entities" (a transformer
+    over the vehicles that "state" lists) or, with PPO, "lstm" (a memory of the episode; the first of `hidden` are its
+    units)"""
     total_steps: int = 1_400_000
     """policy steps, over all worlds"""
     num_worlds: int = 256
@@ -96,6 +97,7 @@ class Command:
         start: brings the untrained model of a new run to where it begins, if that is not at random weights.
         network: the part of a model's policy that drives.
         get_state, set_state: what `agents.checkpoint.save` does not know of a model.
+        parallel: whether it learns in several processes, see `agents.ranks`.
     """
 
     algorithm: str
@@ -106,6 +108,7 @@ class Command:
     start: Callable[[Any, Any], None] = lambda model, args: None
     get_state: Callable[[Any], dict[str, Any]] = lambda model: {}
     set_state: Callable[[Any, dict[str, Any]], None] = lambda model, state: None
+    parallel: bool = False
 
     @property
     def module(self) -> str:
@@ -211,6 +214,25 @@ def begin(command: Command, args: RunArgs) -> tuple[Any, Path, dict[str, Any]]:
     return saved, args.resume, config
 
 
+def share(command: Command, args: RunArgs) -> Any:
+    """The settings of this rank, which has its part of the worlds and a GPU of its own.
+
+    Raises:
+        UserError: there are no equal parts, or too few GPUs.
+    """
+    if ranks.count() == 1:
+        return args
+    if args.num_worlds % ranks.count():
+        raise UserError(f"--num-worlds {args.num_worlds} cannot be shared equally by {ranks.count()} processes")
+    own = {"num_worlds": args.num_worlds // ranks.count(), "device": ranks.device(args.device)}
+    args = dataclasses.replace(args, **own)
+    try:
+        command.check(args)
+    except UserError as error:
+        raise UserError(f"{error}, in each of {ranks.count()} processes") from None
+    return args
+
+
 def found(folder: str) -> Path:
     """A folder by its path; "zoo/NAME" is found from anywhere."""
     path = Path(folder)
@@ -237,7 +259,7 @@ def make_worlds(
     """The worlds to learn in, and the header of the policy file but for what the algorithm adds.
 
     Args:
-        args: the settings.
+        args: the settings, see `share`.
         card: of the frozen encoder of a run to go on with, whose checkpoint holds the weights; None to load both.
         make: what makes them, with the arguments of `envs.make_vec`.
     """
@@ -251,6 +273,8 @@ def make_worlds(
             encoder, card = frozen_encoder(args, card)
             env_options["frames"] = encoder.in_channels // 3
     worlds = make(args.env, num_worlds=args.num_worlds, device=args.device, seed=args.seed, **env_options)
+    if ranks.count() > 1:
+        worlds.reset(args.seed, first_world=ranks.rank() * args.num_worlds)
     shapes = {name: list(space.shape) for name, space in worlds.single_observation_space.items()}
     if args.policy == "entities":
         require_vehicles(worlds.sim.sensors, args.env)
@@ -310,42 +334,48 @@ def train(command: Command, args: RunArgs) -> Path:
     Raises:
         UserError: bad settings, a directory in the way, nothing to resume, or the training diverged.
         Interrupted: SIGTERM or Ctrl-C came; the run has been saved, and the message says how to go on.
+        Lost: another rank has died; the message says how to go on.
     """
     resuming = args.resume is not None
     args, out, config = begin(command, args)
-    saved = out / checkpoint.NAME
+    saved, again = out / checkpoint.NAME, f"go on with: {ranks.command(command.module)} --resume {out}"
+    mine = share(command, args)
     if resuming and saved.exists():
-        model, header = command.build(args, config["policy"]["encoder"])
+        model, header = command.build(mine, config["policy"]["encoder"])
         command.set_state(model, checkpoint.restore(saved, model))
     else:  # a run that was killed before its first checkpoint begins again
-        model, header = command.build(args, None)
-        command.start(model, args)
+        model, header = command.build(mine, None)
+        command.start(model, mine)
     done = model.num_timesteps
     if done >= args.total_steps:
         print(f"{out} is finished: {done:,} steps")
         return out
-    if not resuming:
+    ranks.barrier()  # by now all have seen that the directory is new
+    if not resuming and ranks.first():
         out.mkdir(parents=True)
         kept = {key: value for key, value in dataclasses.asdict(args).items() if key not in ("out", "resume")}
         config = {"args": kept, "policy": header, "versions": versions()}
         files.write(out / CONFIG, json.dumps(config, indent=2) + "\n")
 
     def save() -> None:
+        if ranks.first():
+            encoder = getattr(model.env.worlds, "encoder", None)
+            policies.save(out / policies.NAME, command.network(model), encoder, header | {"steps": model.num_timesteps})
         checkpoint.save(saved, model, command.get_state(model))
-        encoder = getattr(model.env.worlds, "encoder", None)
-        policies.save(out / policies.NAME, command.network(model), encoder, header | {"steps": model.num_timesteps})
 
     checkpoints = Checkpoints(save, args.checkpoint_every)
     resumed_at = done if resuming else None
     with Progress(args.total_steps, done) as bar, stopping(checkpoints):
-        model.set_logger(Logger(None, [MetricsFile(out, resumed_at), TensorBoard(out, resumed_at), bar]))
+        outputs = [MetricsFile(out, resumed_at), TensorBoard(out, resumed_at), bar] if ranks.first() else []
+        model.set_logger(Logger(None, outputs))
         try:
             model.learn(args.total_steps - done, checkpoints, args.log_every, reset_num_timesteps=done == 0)
         except Diverged as error:
             raise UserError(f"{error}; the last good checkpoint is {saved}") from None
         except Interrupted:
-            again = f"python -m {command.module} --resume {out}"
-            raise Interrupted(f"stopped and saved at {model.num_timesteps:,} steps; go on with: {again}") from None
+            raise Interrupted(f"stopped and saved at {model.num_timesteps:,} steps; {again}") from None
+        except ranks.Lost as lost:
+            raise ranks.Lost(f"{lost}; {again}") from None
         finally:
             model.logger.close()
             model.env.close()
@@ -363,12 +393,18 @@ def parse(command: Command, line: Sequence[str] | None = None) -> Any:
 
 def run(command: Command, trained: Callable[[Any], Path]) -> None:
     """A command's main function: read the settings, train, and say what to do with the result."""
-    try:
-        out = trained(parse(command))
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        raise SystemExit(128 + signal.SIGTERM) from None
-    scenario = json.loads((out / CONFIG).read_text())["args"]["env"]
-    print(f"policy       {out / policies.NAME}")
-    print(f"watch it     python -m viewer --env {scenario} --policy {out}")
-    print(f"evaluate it  python -m evaluation --env {scenario} --policy {out} --out {out / 'evaluation'}")
+    with ranks.together():
+        if ranks.count() > 1 and not command.parallel:
+            raise UserError(f"{command.module} trains in one process: start it without torchrun, or train.ppo with it")
+        with ranks.heard_once():
+            args = parse(command)
+        try:
+            out = trained(args)
+        except Interrupted as stopped:
+            with ranks.heard_once():
+                print(stopped, file=sys.stderr)
+            raise SystemExit(128 + signal.SIGTERM) from None
+        scenario = json.loads((out / CONFIG).read_text())["args"]["env"]
+        print(f"policy       {out / policies.NAME}")
+        print(f"watch it     python -m viewer --env {scenario} --policy {out}")
+        print(f"evaluate it  python -m evaluation --env {scenario} --policy {out} --out {out / 'evaluation'}")

@@ -5,6 +5,7 @@
     python -m train.ppo --env highway-fast --observation state
     python -m train.ppo --init runs/student --out runs/tuned  start from a policy that `train.distill` or this has made
     python -m train.ppo --resume runs/highway-camera-0        go on with a run that was stopped or killed
+    torchrun --nproc-per-node 4 -m train.ppo --env highway --num-worlds 4096        on four GPUs
 
 See `train.common` for what a run directory holds.
 """
@@ -17,6 +18,7 @@ from typing import Any
 from agents import policies
 from agents.networks import ActorCritic, load_weights, policy_kwargs, weights
 from agents.ppo import PPO
+from agents.recurrent import RecurrentActorCritic, RecurrentPPO
 from envs.errors import UserError, exit_on_user_error
 from train import common, settings
 
@@ -50,18 +52,26 @@ class Args(common.RunArgs):
 
 def check(args: Args) -> None:
     """Raise UserError for the first impossible setting."""
-    common.check_common(args)
+    common.check_common(args, ("auto", "entities", "lstm"))
     common.check_counts(args, ("rollout_steps", "minibatches", "epochs"))
     common.check_positive(args, ("learning_rate", "clip_range", "target_kl"))
     common.check_shares(args, ("gae_lambda",))
     common.check_minibatches(args)
+    if args.policy == "lstm" and args.num_worlds % args.minibatches:
+        raise UserError(
+            f"--policy lstm learns from whole worlds: --num-worlds {args.num_worlds} cannot be cut into "
+            f"{args.minibatches} equal --minibatches"
+        )
+    if args.policy == "lstm" and not args.hidden:
+        raise UserError("--policy lstm needs --hidden: the first number is how many units the memory has")
 
 
 def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str, Any]]:
     """The model over its worlds, and the header of its policy file. Arguments as for `common.make_worlds`."""
     worlds, header = common.make_worlds(args, card)
-    model = PPO(
-        ActorCritic,
+    recurrent = args.policy == "lstm"
+    model = (RecurrentPPO if recurrent else PPO)(
+        RecurrentActorCritic if recurrent else ActorCritic,
         worlds,
         learning_rate=lambda remaining: args.learning_rate * max(remaining, 0.0),
         n_steps=args.rollout_steps,
@@ -120,7 +130,7 @@ def start(model: PPO, args: Args) -> None:
         raise UserError(f"the policy in {args.init} does not fit '{args.env}' ({error})") from None
 
 
-COMMAND = common.Command("PPO", Args, check, build, network=lambda model: model.policy, start=start)
+COMMAND = common.Command("PPO", Args, check, build, network=lambda model: model.policy, start=start, parallel=True)
 
 
 def train(args: Args) -> Path:
