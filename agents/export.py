@@ -92,7 +92,13 @@ def load(spec: str) -> TrainedPolicy:
         raise UserError(
             f"'{spec}' has no network to export: name a run directory or one of {', '.join(policies.zoo())}"
         )
-    return policies.load(spec, backends.trained_on(spec) or "highway")
+    policy = policies.load(spec, backends.trained_on(spec) or "highway")
+    if policy.remembers:
+        raise UserError(
+            f"'{spec}' remembers what it saw (--policy lstm), and a model decides from one observation: it cannot be "
+            "exported"
+        )
+    return policy
 
 
 def check(args: Args) -> None:

@@ -268,7 +268,8 @@ def policy_kwargs(hidden: list[int], encoder: str | None, architecture: str = "a
     Args:
         hidden: units of the hidden layers, see `Trunk`.
         encoder: name of the encoder that learns with the policy; None if observations are vectors.
-        architecture: "entities" for `agents.entities.EntityExtractor`.
+        architecture: "entities" for `agents.entities.EntityExtractor`; "lstm" is a class of its own, see
+            `agents.recurrent`.
     """
     kwargs = {
         "net_arch": list(hidden),

@@ -11,6 +11,7 @@ from agents import checkpoint, defects, features
 from agents.drivers import IDMDriver, RandomDriver, action_space
 from agents.extractors import told
 from agents.networks import ActorCritic, QNetwork, load_weights, policy_kwargs, q_network, weights
+from agents.recurrent import Memory, RecurrentActorCritic, one_step
 from agents.reference_drivers import DRIVERS
 from envs.errors import UserError, unknown
 from envs.scenarios import Scenario
@@ -50,7 +51,10 @@ class TrainedPolicy:
 
     Attributes:
         told: names of what it observes beside pictures, see `agents.extractors.told`.
+        remembers: whether what it does depends on what it saw before.
     """
+
+    remembers = False
 
     def __init__(
         self, name: str, network: ActorCritic | QNetwork, encoder: torch.nn.Module | None, header: dict[str, Any]
@@ -81,6 +85,44 @@ class TrainedPolicy:
 
     def reset(self, done: torch.Tensor | None = None) -> None:
         """It remembers nothing."""
+
+
+class TrainedRecurrent(TrainedPolicy):
+    """A trained actor-critic with a memory of the episode, which `act` adds to. See `Policy`."""
+
+    remembers = True
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self._state: torch.Tensor | None = None  # see `agents.recurrent.Memory`
+
+    def _seen(self, obs: Tensors) -> Memory:
+        """The observations, and what was seen before them.
+
+        Raises:
+            UserError: they are not of the worlds that were seen before.
+        """
+        seen, count = super()._seen(obs), len(next(iter(obs.values())))
+        state = self.network.first_state(count) if self._state is None else self._state
+        if state.shape[1] != count:
+            raise UserError(f"'{self.name}' remembers {state.shape[1]} worlds, and was shown {count}")
+        starts = torch.zeros(count, dtype=torch.bool, device=state.device)
+        return self.network.remember(one_step(seen, state, starts))
+
+    @torch.no_grad()
+    def act(self, obs: Tensors) -> torch.Tensor:
+        """See `Policy`. Call it once a step."""
+        memory = self._seen(obs)
+        self._state = memory.state
+        actions = self.network(memory, deterministic=True)[0]
+        return actions.clamp(-1, 1) if isinstance(self.network.action_space, spaces.Box) else actions
+
+    def reset(self, done: torch.Tensor | None = None) -> None:
+        """See `Policy`."""
+        if done is None:
+            self._state = None
+        elif self._state is not None:
+            self._state[:, done] = 0.0
 
 
 class TrainedValues(TrainedPolicy):
@@ -137,8 +179,9 @@ def read(path: Path, name: str, device: torch.device | str = "cpu") -> TrainedPo
     if options := header.get("action_values"):
         kind, network = TrainedValues, q_network(space, actions, *layers, options, architecture)
     else:
-        kwargs = policy_kwargs(*layers, architecture)
-        kind, network = TrainedPolicy, ActorCritic(space, actions, lambda _: 0.0, **kwargs)
+        made_of = RecurrentActorCritic if architecture == "lstm" else ActorCritic
+        network = made_of(space, actions, lambda _: 0.0, **policy_kwargs(*layers, architecture))
+        kind = TrainedRecurrent if architecture == "lstm" else TrainedPolicy
     for module, prefix in ((network, "policy."), (encoder, "encoder.")):
         if module is not None:
             load_weights(module, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

@@ -49,7 +49,8 @@ class Saliency:
             raise unknown("target of a saliency", target, TARGETS)
         if not sees_pictures(policy):
             raise UserError(
-                f"'{policy.name}' sees no pictures through an encoder of ours, so that there is no saliency to be shown"
+                f"'{policy.name}' sees no pictures through an encoder of ours, or remembers earlier ones: there is no "
+                "saliency to be shown"
             )
         self.policy, self.method, self.target = policy, method, target
         network, self._frozen = copy.deepcopy(policy.network), policy.encoder is not None
@@ -99,8 +100,9 @@ class Saliency:
 
 
 def sees_pictures(policy: object) -> bool:
-    """Whether a policy is a trained one that sees its camera's pictures by an encoder, frozen or not."""
-    if not isinstance(policy, TrainedPolicy):
+    """Whether a policy is a trained one that sees its camera's pictures by an encoder, frozen or not, and decides from
+    nothing but what it sees at that moment."""
+    if not isinstance(policy, TrainedPolicy) or policy.remembers:
         return False
     extractor = policy.network.features_extractor
     return policy.encoder is not None or (isinstance(extractor, CameraExtractor) and extractor.image == "camera")

@@ -36,6 +36,8 @@ class Teacher:
             UserError: it takes other actions than these worlds do.
         """
         explained = self.policy.explain(obs) or {}
+        if explained and getattr(self.policy, "remembers", False):
+            self.policy.act(obs)  # it adds to its memory only what it acts on
         if isinstance(self.actions, spaces.Discrete):
             advice = explained["probabilities"] if "probabilities" in explained else self._certain(obs)
             shape: tuple[int, ...] = (int(self.actions.n),)

@@ -32,10 +32,11 @@ Harm = Callable[[Tensor], Tensor]
 
 def check(policy) -> None:
     """Raise UserError where a policy gives no gradients."""
-    if not isinstance(policy, TrainedPolicy):
+    if not isinstance(policy, TrainedPolicy) or policy.remembers:
         raise UserError(
-            f"'{policy.name}' gives no gradients with respect to its pictures, which {' and '.join(ATTACKS)} need: "
-            "they attack policies that were trained here; compare with --corruption signs:3, which needs none"
+            f"'{policy.name}' gives no gradients with respect to its pictures alone, which {' and '.join(ATTACKS)} "
+            "need: they attack policies without a memory that were trained here; compare with --corruption signs:3, "
+            "which needs none"
         )
 
 

@@ -89,6 +89,11 @@ def ask(policy: Policy, obs: dict[str, Tensor]) -> Answers:
     Raises:
         UserError: the policy explains nothing of `MEASURES`.
     """
+    if getattr(policy, "remembers", False):
+        raise UserError(
+            f"'{policy.name}' remembers what it saw, and a counterfactual changes one moment alone: it needs a policy "
+            "that decides from that moment"
+        )
     explained = policy.explain(obs) or {}
     kind = next((name for name in MEASURES if name in explained), None)
     if kind is None:

@@ -57,9 +57,9 @@ class RunArgs:
     """folder of a frozen encoder or of a policy that has one, or "none": one learns with the policy, from pixels, as it
     always does with "bev"; unused without a camera"""
     policy: str = "auto"
-    """"auto" (what suits the observation: an encoder for pictures, hidden layers for vectors), "entities" (a transformer
-    over the vehicles that "state" lists) or, with PPO, "lstm" (a memory of the episode; the first of `hidden` are its
-    units)"""
+    """"auto" (what suits the observation: an encoder for pictures, hidden layers for vectors), "entities" (a
+    transformer over the vehicles that "state" lists) or, with PPO, "lstm" (a memory of the episode; the first of the
+    hidden layers are its units)"""
     total_steps: int = 1_400_000
     """policy steps, over all worlds"""
     num_worlds: int = 256

@@ -130,7 +130,28 @@ def start(model: PPO, args: Args) -> None:
         raise UserError(f"the policy in {args.init} does not fit '{args.env}' ({error})") from None
 
 
-COMMAND = common.Command("PPO", Args, check, build, network=lambda model: model.policy, start=start, parallel=True)
+def get_state(model: PPO) -> dict[str, Any]:
+    """What `agents.checkpoint.save` does not know of a model."""
+    return model.get_state() if isinstance(model, RecurrentPPO) else {}
+
+
+def set_state(model: PPO, state: dict[str, Any]) -> None:
+    """Undo `get_state`."""
+    if isinstance(model, RecurrentPPO):
+        model.set_state(state)
+
+
+COMMAND = common.Command(
+    "PPO",
+    Args,
+    check,
+    build,
+    network=lambda model: model.policy,
+    start=start,
+    get_state=get_state,
+    set_state=set_state,
+    parallel=True,
+)
 
 
 def train(args: Args) -> Path:
