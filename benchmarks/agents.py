@@ -1,9 +1,11 @@
 """Returns after training: our agents against stable-baselines3's, in turn, with the same settings and seeds.
 
     python -m benchmarks.agents --algorithm dqn --env CartPole-v1 --seeds 5
+    python -m benchmarks.agents --algorithm ppo --env highway-fast
 
 Any environment of Gymnasium with discrete actions, stepped by stable-baselines3's own vector environment, so that only
-the agents differ. stable-baselines3 has no PQN: ours is put beside its PPO.
+the agents differ; or a scenario of lanewise, observed as its state and stepped as one batch. stable-baselines3 has no
+PQN: ours is put beside its PPO.
 """
 
 import json
@@ -24,13 +26,16 @@ from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+import envs
 from agents.dqn import DQN
 from agents.ppo import PPO
 from agents.pqn import PQN
 from benchmarks import machine
 from envs import files
 from envs.errors import UserError, exit_on_user_error, unknown
+from envs.sb3 import SB3VecEnv
 
 # Of Q-learning on CartPole, where a large update after many steps is usual.
 DQN_SETTINGS: dict[str, Any] = {
@@ -81,7 +86,7 @@ class Args:
     algorithm: str = "dqn"
     """dqn, pqn or ppo."""
     env: str = "CartPole-v1"
-    """Environment of Gymnasium."""
+    """Environment of Gymnasium, or scenario."""
     seeds: int = 5
     """Runs of each contestant."""
     total_steps: int = 50_000
@@ -103,6 +108,8 @@ def check(args: Args) -> None:
     for name in ("seeds", "total_steps", "num_envs", "episodes"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    if args.env in envs.list_scenarios():
+        return
     try:
         space = gymnasium.make(args.env).action_space
     except gymnasium.error.Error as error:
@@ -111,15 +118,27 @@ def check(args: Args) -> None:
         raise UserError(f"'{args.env}' has continuous actions; choose one with discrete actions, as CartPole-v1")
 
 
+def worlds(args: Args, seed: int) -> VecEnv:
+    """The environments to learn or to be tried in."""
+    if args.env in envs.list_scenarios():
+        batch = envs.make_vec(args.env, args.num_envs, device=args.device, observation="state", seed=seed)
+        return VecMonitor(SB3VecEnv(batch))
+    return make_vec_env(args.env, args.num_envs, seed)
+
+
 def once(kind: type[BaseAlgorithm], settings: dict[str, Any], args: Args, seed: int) -> dict[str, float]:
     """Train with one seed: mean return afterwards, and steps a second while learning."""
     settings = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
-    model = kind("MlpPolicy", make_vec_env(args.env, args.num_envs, seed), seed=seed, device=args.device, **settings)
+    learning = worlds(args, seed)
+    network = "MultiInputPolicy" if isinstance(learning.observation_space, spaces.Dict) else "MlpPolicy"
+    model = kind(network, learning, seed=seed, device=args.device, **settings)
     start = time.perf_counter()
     model.learn(args.total_steps)
     seconds = time.perf_counter() - start
-    tried = make_vec_env(args.env, args.num_envs, seed=1_000_000 + seed)
+    tried = worlds(args, 1_000_000 + seed)
     mean, _ = evaluate_policy(model, tried, n_eval_episodes=args.episodes)
+    for used in (learning, tried):
+        used.close()
     return {"return": float(mean), "steps_per_second": model.num_timesteps / seconds}
 
 
