@@ -186,7 +186,7 @@ class Sweep:
         if self.args.pruner == "median":
             return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=trials.MARKS // 4)
         if self.args.pruner == "hyperband":
-            return pruners.HyperbandPruner(min_resource=2, max_resource=trials.MARKS, reduction_factor=3)
+            return pruners.HyperbandPruner(min_resource=1, max_resource=trials.MARKS, reduction_factor=3)
         return pruners.NopPruner()
 
     def all(self) -> list[Any]:
@@ -239,7 +239,6 @@ class Sweep:
 
         def on_mark(mark: int, step: int, reached: float) -> bool:
             on_step(step)
-            claim.trial.set_user_attr("steps", step)
             if mark not in told:
                 claim.trial.report(reached, mark)
             return claim.trial.should_prune()
@@ -293,6 +292,10 @@ class Sweep:
         ended = [trial for trial in self.all() if trial.state == self.optuna.trial.TrialState.COMPLETE]
         return max(ended, key=lambda trial: trial.value, default=None)
 
+    def steps(self, trial: Any) -> int:
+        """How far a trial has come, to a share of 1 / `trials.MARKS`."""
+        return self.args.steps * max(trial.intermediate_values, default=0) // trials.MARKS
+
     def found(self, trial: Any) -> dict[str, Any]:
         """The settings of a trial that are other than the command's defaults."""
         drawn = {name: dimension.suggest(trial, name) for name, dimension in self.space.items()}
@@ -334,7 +337,7 @@ class Sweep:
             measured = [told.get(name, [None])[0] for name in MEASURED]
             drawn = [self.space[name].suggest(trial, name) if name in trial.params else None for name in self.space]
             state = trial.state.name.lower()
-            known = [trial.number, state, trial.value, told.get("steps"), told.get("seconds")]
+            known = [trial.number, state, trial.value, self.steps(trial), told.get("seconds")]
             rows.writerow([*known, *measured, *drawn, told.get("error")])
         files.write(self.folder / "trials.csv", table.getvalue())
 

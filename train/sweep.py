@@ -30,7 +30,7 @@ from envs.errors import UserError, exit_on_user_error
 from envs.interruption import interruptible
 from envs.simulation import resolve_device
 from evaluation import workers
-from train import common, settings
+from train import common, settings, trials
 from train.study import Args, Sweep, begin, load_optuna
 
 # A sweep whose first so many trials all fail is wrong in itself.
@@ -67,16 +67,19 @@ class Bars:
         """A trial has ended."""
         done = self.sweep.done()
         self.progress.update(self.bar, completed=min(done, self.count))
-        told = trial.user_attrs
-        what = {"COMPLETE": "", "PRUNED": f"stopped early at {told.get('steps', 0):,} steps", "FAIL": "failed: "}
-        text = f"trial {trial.number}  {what[trial.state.name]}{told.get('error', '')}"
-        if trial.value is not None:
-            text += f"{self.sweep.args.objective} {trial.value:.4g}"
+        how = {
+            "COMPLETE": f"{self.sweep.args.objective} {trial.value or 0:.4g}",
+            "PRUNED": f"stopped early at {self.sweep.steps(trial):,} steps",
+            "FAIL": f"failed: {trial.user_attrs.get('error')}",
+        }
+        text = f"trial {trial.number}  {how[trial.state.name]}"
         if best := self.sweep.best():
-            text += f"  best {best.value:.4g} (trial {best.number})"
+            text += f", best {best.value:.4g} (trial {best.number})"
         seconds = round((time.monotonic() - self.start) / max(done - self.before, 1) * max(self.count - done, 0))
         left = f"{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-        self.console.print(f"{text}  {done} of {self.count} done, {left} left", markup=False, highlight=False)
+        self.console.print(
+            f"{text}, {done} of {self.count} done, {left} left", soft_wrap=True, markup=False, highlight=False
+        )
 
 
 def one(folder: Path, count: int, device: str) -> tuple[str, Any]:
@@ -115,10 +118,20 @@ def _with_ray(sweep: Sweep, count: int, address: str, bars: Bars) -> None:
 
 
 def _here(sweep: Sweep, count: int, bars: Bars) -> None:
-    while (claim := sweep.claim(count)) is not None:
-        bars.begin(claim.trial.number)
-        sweep.carry_out(claim, bars.stepped)
-        _ended(sweep, claim.trial.number, bars)
+    waits = False
+    while True:
+        claim = sweep.claim(count)
+        if claim is not None:
+            bars.begin(claim.trial.number)
+            sweep.carry_out(claim, bars.stepped)
+            _ended(sweep, claim.trial.number, bars)
+        elif running := [str(trial.number) for trial in sweep.all() if not trial.state.is_finished()]:
+            if not waits:
+                bars.console.print(f"other processes are at trial {', '.join(running)}: waiting", highlight=False)
+            waits = True
+            time.sleep(trials.POLL)
+        else:
+            return
 
 
 def _ended(sweep: Sweep, number: int, bars: Bars) -> None:

@@ -19,7 +19,7 @@ from typing import IO, Any
 from envs import files
 
 # Of a trial: at how many equally spaced steps its return is reported. Rollouts of different trials differ in length.
-MARKS = 20
+MARKS = 10
 POLL = 0.5  # seconds between two looks at a trial
 # Episodes of this seed choose among settings; those of `evaluation.recorder.HELD_OUT_SEED` stay unseen until the end.
 VALIDATION_SEED = 3_000_000
