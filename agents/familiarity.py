@@ -54,10 +54,7 @@ def read(path: Path, encoder: Encoder, device: torch.device | str = "cpu") -> tu
         UserError: the file is missing, damaged, of another kind, or of another encoder.
     """
     if not path.exists():
-        raise UserError(
-            f"what is familiar is not known: {path} is missing; "
-            f"python -m train.familiarity --encoder {path.parent} makes it"
-        )
+        raise UserError(f"what is familiar is not known: {path} is missing; python -m train.familiarity makes it")
     tensors, header = checkpoint.read(path)
     if header.get("kind") != "familiarity":
         raise UserError(f"{path} does not say what is familiar to an encoder")

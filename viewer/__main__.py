@@ -17,7 +17,7 @@ from envs.scenarios import stage
 from evaluation import replay, suites
 from evaluation.backends import driver, make_worlds
 from evaluation.recorder import HELD_OUT_SEED
-from viewer import recording
+from viewer import familiarity, recording
 from viewer.session import HOLD, Live, Recording, Session
 from viewer.stage import SIZE, Stage
 from viewer.window import Window
@@ -41,6 +41,9 @@ class Args:
     """A recorded episode to be shown instead, as evaluation keeps them in replays/."""
     saliency: Literal["perturbation", "integrated-gradients", "hirescam", "gradcam"] | None = None
     """What in the picture speaks for and against the policy's decisions, laid on it; see docs/interpretability.md."""
+    familiarity: Path | None = None
+    """A file of python -m train.familiarity: show how unfamiliar what the policy sees is; see docs/ood.md. Key U does
+    so by the file in the policy's folder."""
     record: Path | None = None
     """An mp4 file to be written instead of opening a window."""
     seconds: float = 20.0
@@ -56,8 +59,14 @@ def main() -> None:
             raise UserError(f"--record must be an mp4 file in a directory that exists, not {args.record}")
         if not args.seconds > 0:
             raise UserError(f"--seconds must be more than 0, not {args.seconds:g}")
-    stage = Stage(open_session(args))
+    session = open_session(args)
+    try:
+        familiarity.watch(session, args.policy, args.familiarity)
+    except UserError as error:
+        session.unwatched = str(error)
+    stage = Stage(session)
     stage.show_saliency(args.saliency)
+    stage.show_familiarity(args.familiarity is not None)
     if args.record is None:
         Window(stage).run()
         return

@@ -35,6 +35,7 @@ KEYS = (
     ("", "in a recording: a second back, forward"),
     ("C", "another camera"),
     ("E", "what speaks for and against the decision; the next method"),
+    ("U", "how unfamiliar what the policy sees is, and no more"),
     ("V", "record to mp4, and stop"),
     ("S", "save a screenshot"),
     ("F", "full screen"),

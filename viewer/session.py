@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from agents.familiarity import Watch
 from agents.policies import Policy, Tensors
 from agents.saliency import sees_pictures
 from envs.scene import Scene, interpolate
@@ -44,6 +45,8 @@ class Moment:
         life: seed, world and episode, which decide on the colours of the cars.
         seen: what the policy was shown when it decided, or None where nobody asked it. Shape: (1, ...).
         look: the picture under what spoke for and against the decision, where that is recorded. Shape: (H, W, 3).
+        unfamiliar: share of familiar frames that are more familiar than what the policy was shown, or None where that
+            is not known.
     """
 
     scene: Scene
@@ -59,6 +62,7 @@ class Moment:
     life: tuple[int, int, int] = (0, 0, 0)
     seen: Tensors | None = None
     look: np.ndarray | None = None
+    unfamiliar: float | None = None
 
 
 def own_action(actions: np.ndarray) -> int | np.ndarray:
@@ -80,6 +84,7 @@ class Session:
         recorded: whether all of it is known from the start.
         human: whether a person is at the wheel.
         methods: of saliency that can be shown.
+        unwatched: why it is not known how unfamiliar what the policy sees is, or "".
         wish: index of the action that a person wants next, where actions are not continuous.
         clip: what is being played.
         position: how far, in moments.
@@ -93,6 +98,7 @@ class Session:
     recorded = False
     human = False
     methods: tuple[str, ...] = ()
+    unwatched = "it is not known what is familiar here"
 
     @property
     def idle(self) -> int:
@@ -187,11 +193,13 @@ class Live(Session):
 
     Attributes:
         held: throttle and steering that the keys held down ask for, each -1, 0 or 1; for continuous actions.
+        watch: says how unfamiliar what the policy sees is; None where nobody knows.
     """
 
     def __init__(self, worlds, policy: Policy | None, seed: int, world: int = 0, patient: bool = False):
         super().__init__()
         self.held = (0.0, 0.0)
+        self.watch: Watch | None = None
         self.worlds, self.policy, self.seed = worlds, policy, seed
         self.scenario, self.action_names = worlds.scenario.name, worlds.action_names
         self.frames_per_step = worlds.scenario.frames_per_step
@@ -309,6 +317,9 @@ class Live(Session):
             if "probabilities" in explained:
                 told["probabilities"] = explained["probabilities"][0].cpu().numpy()
         told |= {"life": (self.seed, self.world, self._episode), "seen": seen}
+        if self.watch is not None:
+            told["unfamiliar"] = self.watch(obs, fresh=self._step == 0)
+            self.watch.acted(told["action"])
 
         scenes, target_speeds = [], []
         frames = Frames(worlds, 1 + self.frames_per_step)

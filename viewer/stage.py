@@ -11,7 +11,7 @@ from envs.errors import UserError
 from envs.render import METRES_ACROSS, PLATE
 from envs.scenarios import SCENARIOS
 from envs.sensors.rig import RIGS
-from viewer import panels
+from viewer import familiarity, panels
 from viewer.film import Film
 from viewer.panels import Picture
 from viewer.session import Moment, Session
@@ -40,11 +40,13 @@ class Stage:
         metres: how much of the road fits across the scene [m].
         camera: index of the camera that is shown.
         method: of the saliency that is laid on what the policy acted upon, or None.
+        familiarity: whether it is shown how unfamiliar that is.
     """
 
     def __init__(self, session: Session):
         self.session, self.metres, self.camera = session, METRES_ACROSS, 0
         self.method: str | None = None
+        self.familiarity = False
         scene = session.now().scene
         scenario = SCENARIOS.get(session.scenario)
         self._films = {}
@@ -82,6 +84,16 @@ class Stage:
         choices = (None, *(self.session.methods or ("",)))
         self.show_saliency(choices[(choices.index(self.method) + 1) % len(choices)])
 
+    def show_familiarity(self, shown: bool) -> None:
+        """Show how unfamiliar what the policy sees is, or no more.
+
+        Raises:
+            UserError: nobody knows.
+        """
+        if shown and self.session.unwatched:
+            raise UserError(self.session.unwatched)
+        self.familiarity = shown
+
     def zoom(self, factor: float) -> None:
         """Show `factor` times as much of the road, within bounds."""
         self.metres = float(np.clip(self.metres * factor, FEWEST_METRES, MOST_METRES))
@@ -107,6 +119,8 @@ class Stage:
             seen = replace(seen, paint=self._films[next(iter(FILMED))].paint(moment.life))
         scene = render.draw(seen, width, height, width / self.metres)
         panels.draw_plates(scene, session.title, notes.chips)
+        if self.familiarity:
+            familiarity.draw(scene, moment.unfamiliar)
         if moment.ended:
             panels.draw_ending(scene, moment.ended)
         if notes.message:

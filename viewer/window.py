@@ -81,6 +81,7 @@ class Window:
             pygame.K_w: self._toggle_wheel,
             pygame.K_c: self.stage.next_camera,
             pygame.K_e: self._next_saliency,
+            pygame.K_u: self._toggle_familiarity,
             pygame.K_v: self._toggle_recording,
             pygame.K_s: self._save_screenshot,
             pygame.K_f: pygame.display.toggle_fullscreen,
@@ -189,6 +190,12 @@ class Window:
             self._say(str(error))
         else:
             self._say(f"saliency: {self.stage.method or 'none'}")
+
+    def _toggle_familiarity(self) -> None:
+        try:
+            self.stage.show_familiarity(not self.stage.familiarity)
+        except UserError as error:
+            self._say(str(error))
 
     def _toggle_wheel(self) -> None:
         session = self.session
