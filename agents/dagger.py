@@ -1,6 +1,5 @@
 """DAgger: a student that drives, and learns what its teacher would have done in the states that it came to."""
 
-import math
 from typing import Any
 
 import torch
@@ -11,8 +10,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
 from agents.buffers import Minibatch, RolloutBuffer, torch_dtype
+from agents.divergence import Watch, rollout
 from agents.networks import ActorCritic, VectorExtractor
-from agents.ppo import PPO, Diverged
+from agents.ppo import PPO
 
 Tensors = dict[str, torch.Tensor]
 # What is known of an update, and what each is called in a message.
@@ -174,17 +174,18 @@ class DAgger(PPO):
         """
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        updates = []
+        updates, watch = [], Watch()
         for _ in range(self.n_epochs):
-            updates += [self._learn(batch) for batch in self.rollout_buffer.get(self.batch_size)]
+            for batch in self.rollout_buffer.get(self.batch_size):
+                updates.append(self._learn(batch))
+                watch.add(updates[-1])
             self._n_updates += 1
+        given = rollout(self.rollout_buffer) | {"the teacher's advice": self.dataset.advice}
+        watch.check(STATISTICS.values(), self.num_timesteps, given)
         returns, values = self.rollout_buffer.returns, self.rollout_buffer.values
         explained = 1 - (returns - values).var() / returns.var()
         *means, explained = torch.cat([torch.stack(updates).mean(0), explained.reshape(1)]).tolist()
-        for (name, meaning), value in zip(STATISTICS.items(), means, strict=True):
-            if not math.isfinite(value):
-                told = f"{meaning} became {value} before step {self.num_timesteps}"
-                raise Diverged(f"{told}; a lower learning rate usually helps")
+        for name, value in zip(STATISTICS, means, strict=True):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/explained_variance", explained)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

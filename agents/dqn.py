@@ -12,8 +12,8 @@ from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, 
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
+from agents.divergence import Watch
 from agents.networks import QPolicy, VectorExtractor
-from agents.ppo import Diverged
 from agents.replay import Batch, PrioritisedReplayBuffer, ReplayBuffer
 from agents.stepping import episode_ends, stepper, to_device
 from envs.errors import UserError
@@ -226,19 +226,30 @@ class DQN(stable_baselines3.DQN):
 
     def _record(self) -> None:
         """Read what happened since the last row of the log, check it and pass it to the logger."""
+        self._raise_if_diverged()
         self.ended.read()
         record_crashes(self)
         if (speed := self.speeds.read()) is not None:
             self.logger.record("rollout/mean_speed", speed[0])
         if (means := self.updates.read()) is not None:
-            raise_if_diverged(means, self.num_timesteps)
             for name, value in zip(STATISTICS, means, strict=True):
                 self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
+    def _raise_if_diverged(self) -> None:
+        """Raise `Diverged` naming what broke in the updates since the last row of the log."""
+        replay = self.replay_buffer
+        given = {"an observation of the replay": replay.observations, "a reward of the replay": replay.rewards}
+        self.updates.watch.check(STATISTICS.values(), self.num_timesteps, given)
+
     def get_state(self) -> dict[str, Any]:
         """What `agents.checkpoint.save` does not know of, between two rollouts: the replay, and what the log is still
-        to say."""
+        to say.
+
+        Raises:
+            Diverged: an update since the last row of the log broke; a checkpoint would keep what came of it.
+        """
+        self._raise_if_diverged()
         self.ended.read()
         return {
             "replay": self.replay_buffer.get_state(),
@@ -304,18 +315,20 @@ class Means:
         self.device = device
         self.total: torch.Tensor | None = None
         self.count = 0
+        self.watch = Watch()
 
     def add(self, numbers: torch.Tensor) -> None:
         """One more of each. Shape: (K,)."""
         self.total = numbers.clone() if self.total is None else self.total + numbers
         self.count += 1
+        self.watch.add(numbers)
 
     def read(self) -> list[float] | None:
         """The means since the last reading, K of them; None if there was nothing."""
         if self.total is None:
             return None
         means = (self.total / self.count).tolist()
-        self.total, self.count = None, 0
+        self.total, self.count, self.watch = None, 0, Watch()
         return means
 
     def get_state(self) -> dict[str, Any]:
@@ -364,10 +377,3 @@ def record_crashes(model: BaseAlgorithm) -> None:
     if model.ep_info_buffer and "crashed" in model.ep_info_buffer[-1]:
         crashes = [episode["crashed"] for episode in model.ep_info_buffer]
         model.logger.record("rollout/collision_rate", float(np.mean(crashes)))
-
-
-def raise_if_diverged(means: list[float], step: int) -> None:
-    """Raise `Diverged` naming the first of `STATISTICS` that is not finite."""
-    for name, value in zip(STATISTICS.values(), means, strict=True):
-        if not np.isfinite(value):
-            raise Diverged(f"{name} became {value} before step {step}; a lower learning rate usually helps")

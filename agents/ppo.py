@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from agents import ranks
 from agents.buffers import Minibatch, Observation, RolloutBuffer
+from agents.divergence import HINT, Diverged, check_given, rollout
 from agents.networks import VectorExtractor
 from agents.stepping import episode_ends, stepper, to_device
-from envs.errors import UserError
 
 # The columns of the statistics of a minibatch, and what each is called in a message.
 STATISTICS = {
@@ -27,10 +27,6 @@ STATISTICS = {
     "clip_fraction": "the clipped fraction",
     "grad_norm": "the gradient",
 }
-
-
-class Diverged(UserError):
-    """A loss or a gradient became infinite or not a number; the message names the first that did."""
 
 
 @contextlib.contextmanager
@@ -282,15 +278,10 @@ class PPO(stable_baselines3.PPO):
         broken = np.argwhere(~np.isfinite(table))
         if not len(broken):
             return
-        for tensor, name in ((self.rollout_buffer.rewards, "a reward"), (self.rollout_buffer.values, "a value")):
-            if not tensor.isfinite().all():
-                raise Diverged(f"{name} of the rollout is not finite at step {self.num_timesteps}")
+        check_given(rollout(self.rollout_buffer), self.num_timesteps)
         minibatch, column = broken[0]
         what = f"{list(STATISTICS.values())[column]} became {table[minibatch, column]}"
-        raise Diverged(
-            f"{what} in minibatch {minibatch + 1} of the update at step {self.num_timesteps}; "
-            f"a lower learning rate usually helps"
-        )
+        raise Diverged(f"{what} in minibatch {minibatch + 1} of the update at step {self.num_timesteps}; {HINT}")
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_last_obs", "_last_episode_starts"]

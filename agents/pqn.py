@@ -12,7 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
 from agents.buffers import Minibatch, Observation, RolloutBuffer
-from agents.dqn import STATISTICS, EpisodeEnds, Means, explore, raise_if_diverged, record_crashes
+from agents.divergence import rollout
+from agents.dqn import STATISTICS, EpisodeEnds, Means, explore, record_crashes
 from agents.networks import QPolicy, VectorExtractor
 from agents.stepping import stepper, to_device
 
@@ -212,9 +213,8 @@ class PQN(OnPolicyAlgorithm):
             for batch in self.rollout_buffer.get(self.batch_size):
                 updates.add(self._update(batch))
             self._n_updates += 1
-        means = updates.read()
-        raise_if_diverged(means, self.num_timesteps)
-        for name, value in zip(STATISTICS, means, strict=True):
+        updates.watch.check(STATISTICS.values(), self.num_timesteps, rollout(self.rollout_buffer))
+        for name, value in zip(STATISTICS, updates.read(), strict=True):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if isinstance(self.q_net.features_extractor, VectorExtractor):

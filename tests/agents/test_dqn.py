@@ -325,7 +325,7 @@ def test_divergence_is_reported_by_name(balance):
     model = DQN("MultiInputPolicy", balance(4), **SETTINGS)
     model.learn(64)
     model.replay_buffer.rewards.fill_(float("nan"))
-    with pytest.raises(Diverged, match="the loss became nan before step"):
+    with pytest.raises(Diverged, match="a reward of the replay is not finite at step"):
         model.learn(200, reset_num_timesteps=False)
 
 
