@@ -19,7 +19,9 @@ from agents import policies
 from agents.networks import ActorCritic, load_weights, policy_kwargs, weights
 from agents.ppo import PPO
 from agents.recurrent import RecurrentActorCritic, RecurrentPPO
+from agents.shaping import NormalisedReward
 from envs.errors import UserError, exit_on_user_error
+from envs.sb3 import SB3VecEnv
 from train import common, settings
 
 
@@ -43,6 +45,9 @@ class Args(common.RunArgs):
     """weight of the entropy bonus"""
     value: float = 0.002
     """weight of the value loss; small, as the penalty makes values large and the trunk is shared"""
+    normalise_reward: bool = False
+    """learn from rewards in units of the standard deviation of the discounted return so far; "value" then wants to be
+    larger"""
     target_kl: float = 0.03
     """an update ends early beyond 1.5 times this KL divergence"""
     init: str | None = None
@@ -69,6 +74,8 @@ def check(args: Args) -> None:
 def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str, Any]]:
     """The model over its worlds, and the header of its policy file. Arguments as for `common.make_worlds`."""
     worlds, header = common.make_worlds(args, card)
+    if args.normalise_reward:
+        worlds = SB3VecEnv(NormalisedReward(worlds.worlds, args.gamma))
     recurrent = args.policy == "lstm"
     model = (RecurrentPPO if recurrent else PPO)(
         RecurrentActorCritic if recurrent else ActorCritic,
