@@ -76,7 +76,7 @@ class Two:
 
     def __init__(self, log: Path, arguments: list[str]):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["train.ppo"])
+        context.set_forkserver_preload(["train.ppo", "torch._dynamo"])  # which optimisers import when they are made
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
