@@ -20,23 +20,24 @@ import torch
 import tyro
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from torch import nn
 
 import envs
 from agents import checkpoint, policies, ranks
 from agents.checkpoint import Checkpoints, Interrupted
+from agents.divergence import Diverged, check_weights
 from agents.drivers import action_space
 from agents.entities import require_vehicles
 from agents.features import FeatureWorlds
-from agents.ppo import Diverged
 from agents.shaping import CrashPenalty
 from envs import files
 from envs.errors import UserError, unknown
 from envs.sb3 import SB3VecEnv
 from envs.sensors.rig import SURROUND
 from perception import encoders
-from train import settings
+from train import settings, watching
 from train.progress import MetricsFile, Progress, TensorBoard
 
 CONFIG = "config.json"
@@ -82,6 +83,10 @@ class RunArgs:
     """rollouts between two checkpoints"""
     log_every: int = 1
     """rollouts between two rows of the log"""
+    wandb: bool = False
+    """log to Weights & Biases too"""
+    video_every: int = 0
+    """rollouts between two films of a held-out episode, in videos/; 0 makes none"""
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,10 @@ def check_common(args: RunArgs, kinds: Sequence[str] = ("auto", "entities")) -> 
         )
     check_counts(args, ("total_steps", "num_worlds", "checkpoint_every", "log_every"))
     check_shares(args, ("gamma",))
+    if args.video_every < 0:
+        raise UserError(f"--video-every must not be negative, and is {args.video_every}")
+    if args.wandb:
+        watching.load_wandb()
     if args.crash_penalty < 0:
         raise UserError(f"--crash-penalty must not be negative, and is {args.crash_penalty}")
 
@@ -357,21 +366,39 @@ def train(command: Command, args: RunArgs) -> Path:
         config = {"args": kept, "policy": header, "versions": versions()}
         files.write(out / CONFIG, json.dumps(config, indent=2) + "\n")
 
+    good = done  # steps of the last checkpoint
+
+    def policy() -> tuple[nn.Module, nn.Module | None, dict[str, Any]]:
+        encoder = getattr(model.env.worlds, "encoder", None)
+        return command.network(model), encoder, header | {"steps": model.num_timesteps}
+
     def save() -> None:
+        nonlocal good
+        state = command.get_state(model)
+        check_weights(command.network(model), model.num_timesteps)
         if ranks.first():
-            encoder = getattr(model.env.worlds, "encoder", None)
-            policies.save(out / policies.NAME, command.network(model), encoder, header | {"steps": model.num_timesteps})
-        checkpoint.save(saved, model, command.get_state(model))
+            policies.save(out / policies.NAME, *policy())
+        checkpoint.save(saved, model, state)
+        good = model.num_timesteps
 
     checkpoints = Checkpoints(save, args.checkpoint_every)
+    callbacks: list[BaseCallback] = [checkpoints]
+    if args.video_every and ranks.first():
+        rollout = args.num_worlds * args.rollout_steps
+        films = watching.Films(
+            out, args.video_every, rollout, lambda path: watching.film(path, *policy(), model.device)
+        )
+        callbacks.append(films)
     resumed_at = done if resuming else None
     with Progress(args.total_steps, done) as bar, stopping(checkpoints):
         outputs = [MetricsFile(out, resumed_at), TensorBoard(out, resumed_at), bar] if ranks.first() else []
+        if args.wandb and ranks.first():
+            outputs.append(watching.WeightsAndBiases(out, config))
         model.set_logger(Logger(None, outputs))
         try:
-            model.learn(args.total_steps - done, checkpoints, args.log_every, reset_num_timesteps=done == 0)
+            model.learn(args.total_steps - done, callbacks, args.log_every, reset_num_timesteps=done == 0)
         except Diverged as error:
-            raise UserError(f"{error}; the last good checkpoint is {saved}") from None
+            raise UserError(f"{error}; the last good checkpoint is {saved}, of {good:,} steps") from None
         except Interrupted:
             raise Interrupted(f"stopped and saved at {model.num_timesteps:,} steps; {again}") from None
         except ranks.Lost as lost:
