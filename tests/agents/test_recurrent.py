@@ -1,6 +1,7 @@
 """The policy with a memory: sequences against a plain loop, what is forgotten when, minibatches, resuming, driving."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from torch.nn import functional as F
 
 import envs
-from agents import checkpoint, export, policies
+from agents import checkpoint, export, policies, ranks
 from agents.networks import ActorCritic, policy_kwargs, weights
 from agents.ppo import PPO
 from agents.recurrent import RecurrentActorCritic, RecurrentPPO, Sequences, one_step
@@ -181,6 +182,22 @@ def test_minibatches_are_whole_worlds_and_every_world_once(balance):
     assert torch.equal(whole.returns.unflatten(0, (4, 6)).sort(1).values, buffer.returns.sort(1).values)
 
 
+def test_ranks_share_every_minibatch_world_by_world(balance, monkeypatch):
+    model = model_of(balance(6), steps=4, batch=8)
+    model.learn(24, log_interval=None)
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(ranks, "joined", lambda tensor, worlds: torch.cat([tensor, tensor + 100], worlds))
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        torch.manual_seed(0)  # ranks draw alike
+        parts.append(list(model.rollout_buffer.get(8)))
+    for ours, theirs in zip(*parts, strict=True):
+        assert torch.equal(ours.all_advantages, theirs.all_advantages) and len(ours.all_advantages) == 2 * 8
+        together = torch.cat([ours.advantages, theirs.advantages + 100])
+        assert torch.equal(together.sort().values, ours.all_advantages.sort().values)
+
+
 def test_timeouts_and_the_end_of_a_rollout_are_valued_with_the_memory(balance):
     """In a rollout that begins in the middle of episodes, against a loop over its steps."""
     model = model_of(balance(4, duration=3), steps=8)
@@ -287,10 +304,10 @@ def test_the_command_stops_and_goes_on_to_the_same_weights(run, tmp_path, monkey
     stopped = dataclasses.replace(SMALL, out=tmp_path / "run")
     collect = RecurrentPPO.collect_rollouts
 
-    def collected(model, env, callback, *others, **named):
-        done = collect(model, env, callback, *others, **named)
+    def collected(model, *others, **named):
+        done = collect(model, *others, **named)
         if model.num_timesteps == 128:
-            callback.stop_requested = True
+            signal.raise_signal(signal.SIGTERM)
         return done
 
     monkeypatch.setattr(RecurrentPPO, "collect_rollouts", collected)

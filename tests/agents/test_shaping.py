@@ -1,6 +1,7 @@
 """The reward that is learnt from, beside the scenario's own."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -53,9 +54,10 @@ def test_a_run_with_normalised_rewards_goes_on_exactly(tmp_path, monkeypatch):
     ppo.train(dataclasses.replace(args, out=tmp_path / "whole"))
     collect = PPO.collect_rollouts
 
-    def collected(model, env, callback, *others, **named):
-        done = collect(model, env, callback, *others, **named)
-        callback.stop_requested = model.num_timesteps == 128
+    def collected(model, *others, **named):
+        done = collect(model, *others, **named)
+        if model.num_timesteps == 128:
+            signal.raise_signal(signal.SIGTERM)
         return done
 
     monkeypatch.setattr(PPO, "collect_rollouts", collected)
