@@ -4,6 +4,7 @@ The processes are forked from a server that has imported everything, and told wh
 """
 
 import dataclasses
+import datetime
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,29 +61,45 @@ def line(args: ppo.Args) -> list[str]:
     ]
 
 
-def one_rank(rank: int, port: int, log: Path, arguments: list[str]) -> None:
-    """The command in one of two processes."""
+def train(arguments: list[str]) -> None:
+    """`python -m train.ppo`."""
+    sys.argv = ["train.ppo", *arguments]
+    common.run(ppo.COMMAND, ppo.train)
+
+
+def wait_in_vain(arguments: list[str]) -> None:
+    """Rank 1 hangs; rank 0 waits for it, as long as it is to."""
+    ranks.TIMEOUT = datetime.timedelta(seconds=2)
+    with ranks.together():
+        if ranks.first():
+            ranks.barrier()
+        time.sleep(60)
+
+
+def one_rank(rank: int, port: int, log: Path, does: Callable[[list[str]], None], arguments: list[str]) -> None:
+    """One of two processes."""
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in told.items()} | {"MASTER_ADDR": "localhost"}
     torch.set_num_threads(1)
     with open(f"{log}-{rank}", "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.argv = ["train.ppo", *arguments]
-    common.run(ppo.COMMAND, ppo.train)
+    does(arguments)
 
 
 class Two:
-    """`python -m train.ppo` in two processes, started."""
+    """Two processes, started."""
 
-    def __init__(self, log: Path, arguments: list[str]):
+    def __init__(self, log: Path, arguments: list[str], does: Callable[[list[str]], None] = train):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["train.ppo", "torch._dynamo"])  # which optimisers import when they are made
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         self.log = log
-        self.ranks = [context.Process(target=one_rank, args=(rank, port, log, arguments)) for rank in range(2)]
+        self.ranks = [
+            context.Process(target=one_rank, args=(rank, port, log, does, arguments), daemon=True) for rank in range(2)
+        ]
         for process in self.ranks:
             process.start()
 
@@ -179,6 +197,14 @@ def test_one_process_that_is_stopped_or_killed_ends_both_and_both_go_on(whole, t
     (ours, _), (theirs, _) = (checkpoint.read(each / policies.NAME) for each in (run, whole))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
     assert rows(run) == rows(whole)
+
+
+def test_a_process_that_hangs_is_not_waited_for(tmp_path):
+    two = Two(tmp_path / "log", [], wait_in_vain)
+    two.ranks[0].join(30)
+    two.ranks[1].kill()
+    assert two.ended() == [1, -signal.SIGKILL]
+    assert two.said() == "error: another process of this run has died, or does not answer\n"
 
 
 def test_worlds_that_cannot_be_shared_are_refused_once(tmp_path):
