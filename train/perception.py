@@ -48,8 +48,8 @@ class Args:
     """Train an encoder by self-supervision."""
 
     objective: str = "atc"
-    """Self-supervised objective (docs/perception.md): atc, latent_prediction, vicreg, vicreg_temporal, lejepa, simclr,
-    moco, moco_v3, byol, simsiam, barlow_twins, mae, beta_vae, denoising or rotation."""
+    """Self-supervised objective (docs/perception.md): atc, atc_behaviour, latent_prediction, vicreg, vicreg_temporal,
+    lejepa, simclr, moco, moco_v3, byol, simsiam, barlow_twins, mae, beta_vae, denoising or rotation."""
     env: str = "highway"
     """Scenario to film, or several with commas between them, which share the worlds."""
     encoder: str = "small"

@@ -7,6 +7,7 @@ the encoder alone.
 
 from envs.errors import unknown
 from perception.objectives.atc import ATC
+from perception.objectives.atc_behaviour import ATCBehaviour
 from perception.objectives.barlow_twins import BarlowTwins
 from perception.objectives.batch import Batch, Objective
 from perception.objectives.beta_vae import BetaVAE
@@ -25,6 +26,7 @@ from perception.objectives.vicreg_temporal import VICRegTemporal
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "atc": ATC,
+    "atc_behaviour": ATCBehaviour,
     "latent_prediction": LatentPrediction,
     "vicreg": VICReg,
     "vicreg_temporal": VICRegTemporal,

@@ -70,8 +70,13 @@ class ATC(Objective):
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See `Objective.forward`."""
-        steps, (times, worlds) = self.STEPS, batch.actions.shape
         features = self.encoder(batch.augmented.flatten(0, 1))
+        loss, figures = self.contrasts(features, batch)
+        return loss, figures | {"features": features.detach()}
+
+    def contrasts(self, features: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss and figures of the features [T x W, features] of a batch's images."""
+        steps, (times, worlds) = self.STEPS, batch.actions.shape
         with torch.no_grad():
             maps = self.key_encoder.maps(batch.plain.flatten(0, 1))
             whole_keys = self.key_projection_copy(self.key_encoder.project(maps)).view(times, worlds, 1, -1)
@@ -87,8 +92,7 @@ class ATC(Objective):
         # Query t matches the key of t + steps.
         whole_loss, whole_right = contrast(whole[:, :, None], whole_keys[steps:], valid, self.TEMPERATURE)
         place_loss, place_right = contrast(places, place_keys[steps:], valid, self.TEMPERATURE)
-        figures = {"whole_accuracy": whole_right, "place_accuracy": place_right, "features": features.detach()}
-        return whole_loss + place_loss, figures
+        return whole_loss + place_loss, {"whole_accuracy": whole_right, "place_accuracy": place_right}
 
     def update(self) -> None:
         """See `Objective.update`."""
