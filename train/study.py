@@ -334,10 +334,10 @@ class Sweep:
         rows.writerow(["trial", "state", "objective", "steps", "seconds", *MEASURED, *self.space, "error"])
         for trial in self.all():
             told = trial.user_attrs
-            measured = [told.get(name, [None])[0] for name in MEASURED]
+            measured = [_rounded(told.get(name, [None])[0]) for name in MEASURED]
             drawn = [self.space[name].suggest(trial, name) if name in trial.params else None for name in self.space]
             state = trial.state.name.lower()
-            known = [trial.number, state, trial.value, self.steps(trial), told.get("seconds")]
+            known = [trial.number, state, _rounded(trial.value), self.steps(trial), told.get("seconds")]
             rows.writerow([*known, *measured, *drawn, told.get("error")])
         files.write(self.folder / "trials.csv", table.getvalue())
 
@@ -355,3 +355,7 @@ class Claim:
     trial: Any
     run: Trial
     args: Any
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

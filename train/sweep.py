@@ -14,7 +14,6 @@ killed; started a second time meanwhile, it takes part in it. The folder of a sw
     ALGORITHM-SCENARIO.json   the best settings so far, as `train.settings` takes them
 """
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -170,19 +169,23 @@ def report(sweep: Sweep) -> str:
     """What to do with what was found."""
     best = sweep.best()
     if best is None:
-        return f"no trial has ended well: see {sweep.folder / 'trials.csv'}"
+        return f"no trial has ended well: see {_shown(sweep.folder / 'trials.csv')}"
     value, low, high = best.user_attrs["episode_return"]
-    found, where = sweep.found(best), os.path.relpath(sweep.folder / "trials" / f"{best.number:04}")
+    found, where = sweep.found(best), _shown(sweep.folder / "trials" / f"{best.number:04}")
     told = "  ".join(f"{common.option(name)} {value}" for name, value in found.items()) or "those in use"
     return "\n".join(
         [
             f"best      trial {best.number}: return {value:.4g} ({low:.4g} to {high:.4g}), {where}",
             f"settings  {told}",
             f"watch it  python -m viewer --env {sweep.args.env} --policy {where}",
-            f"adopt     cp {os.path.relpath(sweep.file())} {os.path.relpath(settings.FOLDER)}/"
-            f"   once other seeds have confirmed it",
+            f"adopt     cp {_shown(sweep.file())} {_shown(settings.FOLDER)}/   once other seeds have confirmed it",
         ]
     )
+
+
+def _shown(path: Path) -> Path:
+    """A path as a person in this folder writes it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def main() -> None:

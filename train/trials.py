@@ -90,10 +90,12 @@ class Trial:
 
         def look() -> None:
             nonlocal told
-            for mark, step, value in self.marks(steps):
+            passed = self.marks(steps)
+            for mark, step, value in passed:
                 if mark > told:
                     told = mark
-                    if on_mark(mark, step, value) and mark < MARKS:
+                    # What has come to its end is not stopped.
+                    if on_mark(mark, step, value) and passed[-1][0] < MARKS:
                         raise Pruned
 
         self._finish(command(module, *arguments), look)
