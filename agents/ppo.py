@@ -71,10 +71,11 @@ class PPO(stable_baselines3.PPO):
     ) -> "PPO":
         """Alternate rollouts and updates for `total_timesteps` steps. Between two rollouts the state is complete:
         `callback.on_rollout_start` is the place to save it."""
-        iteration = 0
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        # A run that goes on logs the same rollouts as one that was never stopped.
+        iteration = self.num_timesteps // (self.n_steps * self.n_envs * ranks.count())
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
