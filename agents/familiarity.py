@@ -21,7 +21,7 @@ from envs.physics.actions import META_ACTIONS
 from perception import encoders, ood
 from perception.encoders import Encoder
 from perception.ood import Familiarity
-from perception.transitions import Transitions
+from perception.transitions import Transitions, through
 
 NAME = "familiarity.safetensors"
 
@@ -120,11 +120,11 @@ class Watch:
     """
 
     def __init__(self, policy: Policy, known: Familiarity, action_names: tuple[str, ...]):
-        self.encoder, self.known = encoder_of(policy), known
+        encoder, self.known = encoder_of(policy), known
         if not action_names:
             raise UserError(f"'{policy.name}' steers by continuous actions; what is familiar is known of meta-actions")
         self.meaning = [META_ACTIONS.index(name) for name in action_names]
-        self.frames = self.encoder.in_channels // 3
+        self.look, self.frames = through(encoder), encoder.in_channels // 3
         self._seen = 0  # pictures of the episode
         self._before: Tensor | None = None
         self._action = META_ACTIONS.index("IDLE")
@@ -138,13 +138,13 @@ class Watch:
             fresh: whether an episode begins.
         """
         self._seen = 1 if fresh else self._seen + 1
-        before, self._before = self._before, self.encoder(obs["camera"])
+        before = self._before
+        self._before, places = self.look(obs["camera"])
         if self._seen <= self.frames or before is None:
             return None
         device = self._before.device
-        steps = Transitions(
-            before, self._before, torch.tensor([self._action], device=device), torch.zeros(1, dtype=torch.int64)
-        )
+        action, world = (torch.tensor([number], device=device) for number in (self._action, 0))
+        steps = Transitions(before, self._before, places, action, world)
         return float(ood.calibrated(self.known, ood.scores(self.known, steps)[ood.COMBINED])[0])
 
     def acted(self, action: int) -> None:

@@ -34,7 +34,8 @@ from evaluation.statistics.separation import separation
 from perception import encoders, ood
 from perception.familiar import Drives, fitted
 from perception.ood import SCORES, Familiarity
-from perception.transitions import Look, Transitions
+from perception.probes import auroc
+from perception.transitions import Look, Transitions, through
 
 FORMAT = 1
 TARGET = 0.95  # AUROC
@@ -84,7 +85,7 @@ def main(args: Args) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         untrained = encoders.rebuild(about["architecture"]).to(device).eval().requires_grad_(False)
-    looks: dict[str, Look] = {"encoder": encoder, "random": untrained, "pixels": pixels}
+    looks: dict[str, Look] = {"encoder": through(encoder), "random": through(untrained), "pixels": pixels}
     taken = (header[name] for name in ("scenario", "rig", "frames", "worlds", "steps", "seed"))
     learnt = Drives(*taken, str(device))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -171,8 +172,17 @@ def _compared(test: str, kind: str, spacing: str, negatives: Scored, positives: 
     for features, (scores, worlds) in positives.items():
         other, other_worlds = negatives[features]
         for name in SCORES:
-            found = separation(other[name].cpu().numpy(), other_worlds, scores[name].cpu().numpy(), worlds)
-            yield Row(test, kind, spacing, features, name, *found, len(np.unique(worlds)), len(worlds))
+            sides = [(other[name].cpu().numpy(), other_worlds), (scores[name].cpu().numpy(), worlds)]
+            means = [_means(*side) for side in sides]
+            drives = auroc(torch.cat(means), torch.arange(sum(map(len, means))) >= len(means[0]))
+            names, counts = (test, kind, spacing, features, name), (len(means[1]), len(worlds))
+            yield Row(*names, *separation(*sides[0], *sides[1]), drives, *counts)
+
+
+def _means(scores: np.ndarray, worlds: np.ndarray) -> torch.Tensor:
+    """The mean score of each world."""
+    _, place = np.unique(worlds, return_inverse=True)
+    return torch.from_numpy(np.bincount(place, scores) / np.bincount(place))
 
 
 def _above(known: Familiarity, scores: dict[str, torch.Tensor], worlds: np.ndarray) -> Iterator[dict]:

@@ -141,12 +141,13 @@ def familiar_test(names: str, setting: Setting) -> Test:
     return Test(names, "familiar", _driving(names, setting), familiar_rate(names) or 1)
 
 
-def pixels(images: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel in each cell of 16 x 16 pixels. Shape: (n, C, H, W) -> (n, d)."""
+def pixels(images: Tensor) -> tuple[Tensor, Tensor]:
+    """A look without an encoder: mean and standard deviation of each channel in each cell of 16 x 16 pixels."""
     values = images.float() / 255
     mean = functional.avg_pool2d(values, CELL)
     deviation = (functional.avg_pool2d(values.square(), CELL) - mean.square()).clamp(min=0).sqrt()
-    return torch.cat([mean.flatten(1), deviation.flatten(1)], 1)
+    cells = torch.cat([mean, deviation], 1)
+    return cells.flatten(1), cells.flatten(1).half()
 
 
 def spoilt(look: Look, kind: str, strength: int, seed: int, device: str) -> Look:
@@ -154,7 +155,7 @@ def spoilt(look: Look, kind: str, strength: int, seed: int, device: str) -> Look
     generator = torch.Generator(device)
     generator.manual_seed(seed)
 
-    def seen(images: Tensor) -> Tensor:
+    def seen(images: Tensor) -> tuple[Tensor, Tensor]:
         if kind in LASTING:
             generator.manual_seed(seed)
         return look(corrupt(images, kind, strength, generator))

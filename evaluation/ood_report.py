@@ -18,7 +18,8 @@ SPACINGS = {OWN: "frames a policy step apart", MATCHED: "frames as far apart as 
 
 
 class Row(NamedTuple):
-    """One figure. `kind`: "unfamiliar", "rate", "clear" or "corrupted", then named "KIND STRENGTH"."""
+    """One figure. `kind`: "unfamiliar", "rate", "clear" or "corrupted", then named "KIND STRENGTH". `drives`: AUROC of
+    the means over whole drives."""
 
     test: str
     kind: str
@@ -29,6 +30,7 @@ class Row(NamedTuple):
     low: float
     high: float
     fpr95: float
+    drives: float
     worlds: int
     frames: int
 
@@ -42,7 +44,9 @@ def tables(rows: Sequence[Row], familiar: str) -> list[Table]:
     """Every score of the encoder's features; the combined one of all features; the same under corruption."""
     found = []
     for spacing, words in SPACINGS.items():
-        table = _new(f"AUROC against other drives of {familiar}, {words}", ["drives", *SCORES, "FPR95", "worlds"])
+        table = _new(
+            f"AUROC against other drives of {familiar}, {words}", ["drives", *SCORES, "FPR95", "by drive", "worlds"]
+        )
         for row in pick(rows, spacing=spacing, features="encoder", score=COMBINED):
             if row.kind == CORRUPTED:
                 continue
@@ -50,7 +54,12 @@ def tables(rows: Sequence[Row], familiar: str) -> list[Table]:
                 pick(rows, spacing=spacing, features="encoder", score=name, test=row.test)[0] for name in SCORES[:-1]
             ]
             table.add_row(
-                row.test, *(f"{one.auroc:.3f}" for one in each), interval(row), f"{row.fpr95:.2f}", f"{row.worlds}"
+                row.test,
+                *(f"{one.auroc:.3f}" for one in each),
+                interval(row),
+                f"{row.fpr95:.2f}",
+                f"{row.drives:.3f}",
+                f"{row.worlds}",
             )
         found.append(table)
     table = _new(

@@ -1,22 +1,24 @@
-"""How unfamiliar what an encoder sees is, from its features on familiar drives.
+"""How unfamiliar what an encoder sees is, from what it made of familiar drives.
 
 Two questions, each with two scores, all higher where less is familiar:
 
-- Are there such features on familiar drives? "mahalanobis": distance to one Gaussian around all of them (Lee et al.
-  2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks"). "knn": distance
-  to the nearest of them, all normalised (Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors").
+- Are there such pictures on familiar drives? "residual": the share of what is at the places of the picture that
+  lies outside the linear subspace in which familiar pictures mostly lie (as in Wang et al. 2022, "ViM: Out-Of-
+  Distribution with Virtual-logit Matching"; here of an encoder's maps). "mahalanobis": distance of the features to one
+  Gaussian around the familiar ones (Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution
+  Samples and Adversarial Attacks").
 - Do features go on from one step to the next, given the action, as they do there? Small predictors learn it, each on
   worlds drawn anew. "disagreement": how far their predictions are apart (Pathak et al. 2019, "Self-Supervised
   Exploration via Disagreement"; Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation
   using Deep Ensembles"). "error": how far their mean is from what came.
 
-"combined" is the mean of the logarithms of the four, each with mean 0 and deviation 1 on familiar drives. No
-unfamiliar picture has a part in any of this. What is shown of a score is calibrated: the share of familiar frames that
-score lower.
+"combined" is the greatest of the logarithms of the four, each with mean 0 and deviation 1 on familiar drives: what is
+unfamiliar in one respect is unfamiliar. No unfamiliar picture has a part in any of this. What is shown of a score is
+calibrated: the share of familiar frames that score lower.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +27,13 @@ from torch import Tensor
 from perception.probes import held_out
 from perception.transitions import Transitions
 
-PARTS = ("mahalanobis", "knn", "disagreement", "error")
+PARTS = ("residual", "mahalanobis", "disagreement", "error")
 COMBINED = "combined"
 SCORES = (*PARTS, COMBINED)
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)  # share of the mean variance in the covariance
-BANK, NEAREST = 4096, 10  # features that are kept, and which of the nearest counts
+RANK, PART = 512, 3  # dimensions of the familiar subspace: at most so many, and one of so many
 MEMBERS, HIDDEN = 5, 256
-STEPS, BATCH, RATE, DECAY = 2000, 256, 1e-3, 1e-4
+STEPS, BATCH, RATE, DECAY = 1000, 256, 1e-3, 1e-4
 QUANTILES = 1001
 SMALLEST = 1e-12  # of what a logarithm is taken of
 ROWS = 2048  # scored at once
@@ -39,11 +41,12 @@ ROWS = 2048  # scored at once
 
 @dataclass(frozen=True)
 class Familiarity:
-    """What is kept of familiar drives, float32. d features, A actions, K predictors of h hidden units.
+    """What is kept of familiar drives, float32. d features, p at places, A actions, K predictors of h hidden units.
 
-    mean, scale: [d], of features. whitening: [d, d], from scaled features to independent ones of variance 1. bank:
-    [BANK, d], of length 1. first, first_bias, second, second_bias: [K, d + A, h], [K, 1, h], [K, h, d], [K, 1, d], of
-    the predictors of scaled features. residual: [d], mean square of what their mean misses on familiar drives.
+    mean, scale: [d], of features. whitening: [d, d], from scaled features to independent ones of variance 1.
+    place_mean, place_scale: [p], of what is at places. subspace: [r, p], an orthonormal basis of the familiar subspace.
+    first, first_bias, second, second_bias: [K, d + A, h], [K, 1, h], [K, h, d], [K, 1, d], of the predictors of scaled
+    features. missed: [d], mean square of what their mean misses on familiar drives.
     log_mean, log_deviation: [4], of the logarithms of the scores in PARTS. quantiles: [5, QUANTILES], of those in
     SCORES.
     """
@@ -51,12 +54,14 @@ class Familiarity:
     mean: Tensor
     scale: Tensor
     whitening: Tensor
-    bank: Tensor
+    place_mean: Tensor
+    place_scale: Tensor
+    subspace: Tensor
     first: Tensor
     first_bias: Tensor
     second: Tensor
     second_bias: Tensor
-    residual: Tensor
+    missed: Tensor
     log_mean: Tensor
     log_deviation: Tensor
     quantiles: Tensor
@@ -84,35 +89,38 @@ def fit(
         familiar: what the parts are fitted to.
         others: of other familiar worlds, what they are calibrated on.
         num_actions: A.
-        seed: of the predictors and of what is kept.
+        seed: of the predictors.
         advance: called after each of STEPS steps of the predictors' training.
     """
     generator = torch.Generator().manual_seed(seed)
-    features = familiar.after
-    mean, scale = features.mean(0), features.std(0)
-    scale = scale.clamp(min=1e-2 * float(scale.mean()))  # a feature that never changes has no scale
-    kept = torch.randperm(len(features), generator=generator)[:BANK].to(features.device)
-    scaled = Transitions((familiar.before - mean) / scale, (features - mean) / scale, familiar.actions, familiar.worlds)
+    mean, scale = _moments(familiar.after)
+    scaled = replace(familiar, before=(familiar.before - mean) / scale, after=(familiar.after - mean) / scale)
     network = predictors(scaled, num_actions, generator, advance)
-    blank = torch.zeros(0, device=features.device)
+    blank = torch.zeros(0, device=mean.device)
     found = Familiarity(
         mean,
         scale,
         whitening(scaled.after, familiar.worlds),
-        F.normalize(features[kept], dim=1),
+        *subspace(familiar.places),
         *network,
-        residual=torch.ones_like(mean),
+        missed=torch.ones_like(mean),
         log_mean=blank,
         log_deviation=blank,
         quantiles=blank,
     )
     missed = torch.cat([_predicted(found, part)[1].square() for part in _parts(others)])
-    found = Familiarity(**found.tensors() | {"residual": missed.mean(0).clamp(min=1e-6)})
+    found = replace(found, missed=missed.mean(0).clamp(min=1e-6))
     logs = torch.stack(list(_logs(found, others).values()))
-    found = Familiarity(**found.tensors() | {"log_mean": logs.mean(1), "log_deviation": logs.std(1).clamp(min=1e-6)})
+    found = replace(found, log_mean=logs.mean(1), log_deviation=logs.std(1).clamp(min=1e-6))
     share = torch.linspace(0, 1, QUANTILES, device=logs.device)
     quantiles = torch.stack([score.quantile(share) for score in scores(found, others).values()])
-    return Familiarity(**found.tensors() | {"quantiles": quantiles})
+    return replace(found, quantiles=quantiles)
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and scale of each column; one that never changes has no scale of its own."""
+    scale = rows.std(0)
+    return rows.mean(0), scale.clamp(min=1e-2 * float(scale.mean()))
 
 
 def whitening(features: Tensor, worlds: Tensor) -> Tensor:
@@ -141,6 +149,24 @@ def whitening(features: Tensor, worlds: Tensor) -> Tensor:
         best = SHRINKAGES[surprise.index(min(surprise))]
     values, vectors = spectrum(features)
     return (vectors / ((1 - best) * values + best * values.mean()).sqrt()).float()
+
+
+def subspace(places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where familiar pictures mostly lie: mean, scale, and the first principal directions of what is scaled by them.
+
+    Args:
+        places: see `Transitions`. Shape: (n, p).
+
+    Returns:
+        `place_mean`, `place_scale` and `subspace` of `Familiarity`.
+    """
+    mean, scale = _moments(places.float())
+    total = torch.zeros(len(mean), len(mean), device=places.device)
+    for part in places.split(ROWS):
+        scaled = (part.float() - mean) / scale
+        total += scaled.T @ scaled
+    rank = max(1, min(RANK, len(mean) // PART))
+    return mean, scale, torch.linalg.eigh(total).eigenvectors[:, -rank:].T.contiguous()
 
 
 def predictors(
@@ -226,11 +252,10 @@ def mahalanobis(known: Familiarity, features: Tensor) -> Tensor:
     return (((features - known.mean) / known.scale) @ known.whitening).norm(dim=1)
 
 
-def knn(known: Familiarity, features: Tensor) -> Tensor:
-    """Distance of normalised features to the NEAREST-th nearest of the bank. Shape: (n, d) -> (n,)."""
-    cosines = F.normalize(features, dim=1) @ known.bank.T
-    nearest = cosines.topk(min(NEAREST, len(known.bank)), dim=1).values[:, -1]
-    return (2 - 2 * nearest).clamp(min=0).sqrt()
+def residual(known: Familiarity, places: Tensor) -> Tensor:
+    """Share of the square of what is at places that is outside the subspace. Shape: (n, p) -> (n,), from 0 to 1."""
+    scaled = (places.float() - known.place_mean) / known.place_scale
+    return 1 - (scaled @ known.subspace.T).square().sum(1) / scaled.square().sum(1).clamp(min=SMALLEST)
 
 
 def _logs(known: Familiarity, steps: Transitions) -> dict[str, Tensor]:
@@ -239,10 +264,10 @@ def _logs(known: Familiarity, steps: Transitions) -> dict[str, Tensor]:
     for part in _parts(steps):
         variance, missed = _predicted(known, part)
         each = (
+            residual(known, part.places),
             mahalanobis(known, part.after),
-            knn(known, part.after),
-            (variance / known.residual).mean(1),
-            (missed.square() / known.residual).mean(1),
+            (variance / known.missed).mean(1),
+            (missed.square() / known.missed).mean(1),
         )
         rows.append(torch.stack(each))
     return dict(zip(PARTS, torch.cat(rows, 1).clamp(min=SMALLEST).log(), strict=True))
@@ -261,7 +286,7 @@ def scores(known: Familiarity, steps: Transitions) -> dict[str, Tensor]:
     """
     logs = _logs(known, steps)
     standard = (torch.stack(list(logs.values())) - known.log_mean[:, None]) / known.log_deviation[:, None]
-    return logs | {COMBINED: standard.mean(0)}
+    return logs | {COMBINED: standard.amax(0)}
 
 
 def calibrated(known: Familiarity, score: Tensor, name: str = COMBINED) -> Tensor:

@@ -8,28 +8,33 @@ stacked here, `apart` steps from each other.
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from perception.data import Drive, DrivingData
+from perception.encoders import Encoder
 from perception.mixture import Mixture
 
-# Stacked frames uint8 (N, 3 * frames, H, W), the oldest first -> features (N, d): an encoder, say.
-Look = Callable[[Tensor], Tensor]
+# Stacked frames uint8 (N, 3 * frames, H, W), the oldest first -> features (N, d) and what is at the places of the
+# picture (N, p), see `places`.
+Look = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Transitions:
     """n steps from features to features.
 
-    before, after: float32 [n, d], the features at both ends. actions: int64 [n], the meta-action that was taken between
-    them; of a step over several decisions the most frequent one. worlds: int64 [n], where it was.
+    before, after: float32 [n, d], the features at both ends. places: float16 [n, p], of the later end. actions: int64
+    [n], the meta-action that was taken between them; of a step over several decisions the most frequent one. worlds:
+    int64 [n], where it was.
     """
 
     before: Tensor
     after: Tensor
+    places: Tensor
     actions: Tensor
     worlds: Tensor
 
@@ -38,7 +43,24 @@ class Transitions:
 
     def take(self, rows: Tensor) -> "Transitions":
         """Some of them, by index or mask."""
-        return Transitions(self.before[rows], self.after[rows], self.actions[rows], self.worlds[rows])
+        return Transitions(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+def places(maps: Tensor) -> Tensor:
+    """What is found at each place, whatever its contrast: an encoder's maps with the channels of each place normalised
+    to mean 0 and variance 1. Shape: (n, C, rows, columns) -> float16 (n, rows * columns * C).
+    """
+    return F.layer_norm(maps.float().movedim(1, 3), maps.shape[1:2]).flatten(1).half()
+
+
+def through(encoder: Encoder) -> Look:
+    """The look of an encoder."""
+
+    def look(images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = encoder.maps(images)
+        return encoder.project(maps), places(maps)
+
+    return look
 
 
 @torch.no_grad()
@@ -66,11 +88,11 @@ def record(
         {steps apart: {name of a look: its transitions, step by step}}.
     """
     past: deque[Drive] = deque(maxlen=frames * max(apart) + 1)
-    made: dict[tuple[str, int, int], Tensor] = {}  # features of all worlds, by look, steps apart and time
+    made: dict[tuple[str, int, int], tuple[Tensor, Tensor]] = {}  # of all worlds, by look, steps apart and time
     rows: dict[int, list[tuple[Tensor, Tensor]]] = {steps_apart: [] for steps_apart in apart}
-    ends: dict[tuple[int, str], list[tuple[Tensor, Tensor]]] = {(a, name): [] for a in apart for name in looks}
+    ends: dict[tuple[int, str], list[tuple[Tensor, ...]]] = {(a, name): [] for a in apart for name in looks}
 
-    def features(name: str, steps_apart: int, time: int, back: int) -> Tensor:
+    def seen(name: str, steps_apart: int, time: int, back: int) -> tuple[Tensor, Tensor]:
         key = (name, steps_apart, time - back)
         if key not in made:
             stack = [past[-1 - back - k * steps_apart].images[0] for k in reversed(range(frames))]
@@ -86,8 +108,8 @@ def record(
             taken = torch.cat([past[-2 - k].actions for k in range(steps_apart)]).mode(0).values
             rows[steps_apart].append((taken[one], one))
             for name in looks:
-                pair = (features(name, steps_apart, time, steps_apart), features(name, steps_apart, time, 0))
-                ends[steps_apart, name].append((pair[0][one], pair[1][one]))
+                before, after = (seen(name, steps_apart, time, back) for back in (steps_apart, 0))
+                ends[steps_apart, name].append((before[0][one], after[0][one], after[1][one]))
         made = {key: value for key, value in made.items() if key[2] + max(apart) > time}
         advance()
     found = {}

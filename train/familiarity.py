@@ -1,8 +1,8 @@
 """Learn what is familiar to a frozen encoder: `python -m train.familiarity --encoder zoo/highway-small`.
 
-Rolls familiar worlds, fits a Gaussian, a bank of features and a few small predictors to the features, and calibrates
-their scores on other worlds: see perception.ood. Writes familiarity.safetensors beside the encoder, in a few minutes on
-one core; nothing is written before the end.
+Rolls familiar worlds, fits a subspace, a Gaussian and a few small predictors to what the encoder makes of them, and
+calibrates their scores on other worlds: see perception.ood. Writes familiarity.safetensors beside the encoder, in a few
+minutes on one core; nothing is written before the end.
 """
 
 import shlex
@@ -21,6 +21,7 @@ from envs.errors import UserError, exit_on_user_error
 from envs.interruption import interruptible
 from envs.simulation import resolve_device
 from perception.familiar import Drives, fitted
+from perception.transitions import through
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Args:
     """Familiar scenario, or several with commas between them; by default what the encoder was trained on."""
     out: Path | None = None
     """File to write; by default familiarity.safetensors in the encoder's folder."""
-    worlds: int = 256
+    worlds: int = 128
     """Worlds to learn from; half as many to calibrate on."""
-    steps: int = 100
+    steps: int = 80
     """Policy steps of each."""
     seed: int = 0
     """Of the worlds and the predictors."""
@@ -64,7 +65,7 @@ def main(args: Args) -> None:
         try:
             columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
             with Progress(*columns, console=console) as bar:
-                known, count = fitted(drives, {"encoder": encoder}, stages(bar))["encoder"]
+                known, count = fitted(drives, {"encoder": through(encoder)}, stages(bar))["encoder"]
         except KeyboardInterrupt:
             print("interrupted; nothing was written", file=sys.stderr)
             raise SystemExit(interruption.exit_code) from None

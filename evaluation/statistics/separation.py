@@ -6,7 +6,7 @@ import numpy as np
 
 from evaluation.statistics.intervals import CONFIDENCE
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 ACCEPTED = 0.95  # share of the negatives that FPR95 accepts
 
 
