@@ -38,7 +38,7 @@ def extractor():
     return made
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(order=st.permutations(range(1, ROWS)), seed=st.integers(0, 1000))
 def test_the_order_of_the_others_does_not_matter(extractor, order, seed):
     obs = observed(4, seed)
@@ -46,7 +46,7 @@ def test_the_order_of_the_others_does_not_matter(extractor, order, seed):
     torch.testing.assert_close(extractor(permuted), extractor(obs), rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), value=st.floats(-1e6, 1e6, width=32))
 def test_what_stands_in_empty_rows_does_not_matter(extractor, seed, value):
     obs = observed(4, seed)

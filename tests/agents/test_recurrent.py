@@ -139,9 +139,9 @@ def model_of(worlds, recurrent=True, hidden=(16,), steps=8, batch=None, **option
 @pytest.fixture(scope="module")
 def learnt():
     """What a policy with a memory and one without have made of the same task."""
-    models = {recurrent: model_of(Cue(64), recurrent) for recurrent in (True, False)}
+    models = {recurrent: model_of(Cue(32), recurrent) for recurrent in (True, False)}
     for model in models.values():
-        model.learn(64 * 8 * 25, log_interval=None)
+        model.learn(32 * 8 * 20, log_interval=None)
     return models
 
 
