@@ -3,6 +3,8 @@
     python -m train.ppo --env highway                         from camera images, through the shipped frozen encoder
     python -m train.ppo --env highway --encoder none          from camera images, an encoder learning with the policy
     python -m train.ppo --env highway-fast --observation state
+    python -m train.ppo --env intersection --observation state --policy entities      a transformer over the vehicles
+    python -m train.ppo --env highway --policy lstm           with a memory of the episode
     python -m train.ppo --init runs/student --out runs/tuned  start from a policy that `train.distill` or this has made
     python -m train.ppo --resume runs/highway-camera-0        go on with a run that was stopped or killed
     torchrun --nproc-per-node 4 -m train.ppo --env highway --num-worlds 4096        on four GPUs
