@@ -126,6 +126,19 @@ def test_every_range_is_of_a_setting_and_every_draw_is_possible(algorithm):
             assert type(value) is type(getattr(base, name)), name
 
 
+@pytest.mark.parametrize("algorithm", SPACES)
+def test_a_run_is_told_exactly_what_was_drawn(tmp_path, algorithm):
+    """Its command line, read as the algorithm's command reads it."""
+    options = ["--hidden", "64", "32", "--observation", "state", "--num-worlds", "16"]
+    args = arguments(tmp_path, algorithm=algorithm, device="cpu")
+    found = Sweep(study.begin(args, options), "cpu")
+    claims = [found.claim(count) for count in (1, 2, 3, 4)]  # whoever drops one gives it up
+    for number, claim in enumerate(claims):
+        assert claim.args.seed == number and claim.args.hidden == (64, 32) and claim.args.total_steps == 4000
+        told = common.parse(study.COMMANDS[algorithm], found._arguments(claim.args))
+        assert dataclasses.replace(told, device="auto") == claim.args
+
+
 def test_a_range_takes_in_the_setting_in_use():
     assert Range(1e-4, 1e-2, log=True).holding(2e-2) == Range(1e-4, 2e-2, log=True)
     assert Range(1e-4, 1e-2, log=True).holding(0.0) == Range(0.0, 1e-2)
@@ -254,7 +267,7 @@ def wait_for(condition, process):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_it_goes_on_by_the_same_command(tmp_path, number):
     """In the middle of the second trial; the run goes on where it was, and the draws are the same."""
-    args, slow = arguments(tmp_path, trials=3), replaced(clip_range=1.2)  # a second a run
+    args, slow = arguments(tmp_path, trials=3), replaced(clip_range=0.8)  # 0.6 s a run
     process = started(args, slow, tmp_path / "said")
     log = args.out / "trials" / "0001" / "metrics.jsonl"
     wait_for(lambda: log.exists() and log.read_text().count("\n") >= 3, process)
