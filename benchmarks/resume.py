@@ -39,11 +39,12 @@ from train import common
 
 SHARED = "--env highway-fast --observation state --hidden 32 32 --device cpu --num-worlds 8 --seed 3"
 SETTINGS = {
-    "ppo": "--total-steps 9600 --rollout-steps 8 --minibatches 2 --epochs 2 --checkpoint-every 5",
+    "ppo": "--total-steps 9600 --rollout-steps 8 --minibatches 2 --epochs 2 --checkpoint-every 5 --log-every 3",
     "dqn": "--total-steps 6400 --rollout-steps 4 --gradient-steps 4 --batch-size 64 --buffer-size 2000 "
     "--learning-starts 320 --checkpoint-every 5 --log-every 3 --prioritised --quantiles 8",
     "pqn": "--total-steps 9600 --rollout-steps 8 --minibatches 2 --epochs 2 --checkpoint-every 5 --log-every 2",
 }
+STEPS = {"ppo": 64, "dqn": 32, "pqn": 64}  # of a rollout
 STARTING = 0.2  # share of the kills while a process starts
 TIMED = "charts/SPS"  # the only thing in a row that differs from run to run
 
@@ -65,14 +66,14 @@ class Found:
     """What came of one algorithm: numbers of things, and of those of them that differ."""
 
     steps: int
-    kills: int
-    while_starting: int
-    from_nothing: int  # kills before the first checkpoint
-    repeated: int  # steps that were logged, lost and done again
-    tensors: int
-    tensors_that_differ: int
-    rows: int
-    rows_that_differ: int
+    kills: int = 0
+    while_starting: int = 0
+    from_nothing: int = 0  # kills before the first checkpoint
+    repeated: int = 0  # steps that were logged, lost and done again
+    tensors: int = 0
+    tensors_that_differ: int = 0
+    rows: int = 0
+    rows_that_differ: int = 0
 
 
 def command(algorithm: str, arguments: list[str], log: Path) -> None:
@@ -159,40 +160,43 @@ def study(algorithm: str, kills: int, rng: random.Random, folder: Path, told: Pr
     settings = f"{SHARED} {SETTINGS[algorithm]}".split()
     whole, run = folder / f"{algorithm}-whole", folder / f"{algorithm}-killed"
     task = told.add_task(f"{algorithm}: undisturbed", total=kills + 2)
+    with contextlib.suppress(UserError):  # it only wakes the process that is forked, or what is measured has that too
+        finish(algorithm, ["--num-worlds", "0"], folder / "nothing")
     begun = time.time()
     finish(algorithm, [*settings, "--out", str(whole)], whole)
-    lasted = time.time() - begun
     starting = (whole / "config.json").stat().st_mtime - begun
-    total, logged = reached(whole), len(rows(whole))
+    rollout = (time.time() - begun - starting) / (reached(whole) / STEPS[algorithm])
     told.update(task, advance=1)
 
-    done = {"kills": 0, "while_starting": 0, "from_nothing": 0, "repeated": 0}
-    moments = sorted(rng.uniform(0, 0.95 * total) for _ in range(kills))
+    found = Found(steps=reached(whole))
+    moments = sorted(rng.uniform(0, 0.95 * found.steps) for _ in range(kills))
     for moment in moments:
-        told.update(task, description=f"{algorithm}: killed {done['kills']} times")
+        told.update(task, description=f"{algorithm}: killed {found.kills} times")
         begins = not (run / "config.json").exists()
         if begins:  # nothing to go on with yet
             shutil.rmtree(run, ignore_errors=True)
         arguments = [*settings, "--out", str(run)] if begins else ["--resume", str(run)]
         early = rng.random() < STARTING
-        delay = rng.uniform(0, 2 * starting if early else 3 * lasted / logged)
+        delay = rng.uniform(0, 1.2 * starting if early else rollout)
         if not killed(algorithm, arguments, run, 0 if early else moment, delay):
             break
-        done["kills"] += 1
-        done["while_starting"] += early
-        done["from_nothing"] += not (run / checkpoint.NAME).exists()
-        done["repeated"] += max(reached(run) - saved(run), 0)
+        found.kills += 1
+        found.while_starting += early
+        found.from_nothing += not (run / checkpoint.NAME).exists()
+        found.repeated += max(reached(run) - saved(run), 0)
         told.update(task, advance=1)
     told.update(task, description=f"{algorithm}: going to its end")
     finish(algorithm, ["--resume", str(run)], run)
     told.update(task, completed=kills + 2)
 
-    files_of = [differing(whole / name, run / name) for name in (policies.NAME, checkpoint.NAME)]
+    for name in (policies.NAME, checkpoint.NAME):
+        count, wrong = differing(whole / name, run / name)
+        found.tensors += count
+        found.tensors_that_differ += wrong
     ours, theirs = rows(run), rows(whole)
-    wrong = sum(a != b for a, b in zip(ours, theirs, strict=False)) + abs(len(ours) - len(theirs))
-    return Found(
-        total, *done.values(), *(sum(numbers) for numbers in zip(*files_of, strict=True)), max(logged, len(ours)), wrong
-    )
+    found.rows = max(len(ours), len(theirs))
+    found.rows_that_differ = found.rows - sum(a == b for a, b in zip(ours, theirs, strict=False))
+    return found
 
 
 def saved(run: Path) -> int:
@@ -227,7 +231,8 @@ def main() -> None:
         report = {"machine": machine.describe(), "settings": {"kills": args.kills, "seed": args.seed}}
         files.write(args.out, json.dumps(report | {"found": {k: vars(v) for k, v in found.items()}}, indent=2) + "\n")
     if any(each.tensors_that_differ or each.rows_that_differ for each in found.values()):
-        raise UserError("a run that was killed has not ended as one that was not")
+        print("error: a run that was killed has not ended as one that was not", file=sys.stderr)
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
