@@ -79,7 +79,7 @@ ROLLOUTS: dict[str, Dimension] = {
     "epochs": Range(1, 8),
 }
 EXPLORATION: dict[str, Dimension] = {
-    "exploration_fraction": Range(0.05, 0.6),
+    "exploration_fraction": Range(0.05, 0.4),  # `train.study` compares returns from half of the steps on
     "final_epsilon": Range(0.005, 0.1, log=True),
 }
 SPACES: dict[str, dict[str, Dimension]] = {
