@@ -81,7 +81,7 @@ def main(args: Args) -> None:
     known, header = familiarity.read(args.familiarity or folder / familiarity.NAME, encoder, device)
     names = args.familiar or header["scenario"]
     setting = Setting(header["rig"], header["frames"], args.worlds, args.seconds, args.seed, str(device))
-    planned = ood_drives.tests(names, args.unfamiliar, setting)
+    tests = ood_drives.planned(names, args.unfamiliar, setting)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         untrained = encoders.rebuild(about["architecture"]).to(device).eval().requires_grad_(False)
@@ -92,7 +92,7 @@ def main(args: Args) -> None:
     with interruptible() as interruption:
         try:
             with Progress(*columns, console=Console(stderr=True)) as bar:
-                rows, shares = _measured(planned, names, looks, known, learnt, setting, bar)
+                rows, shares = _measured(tests, names, looks, known, learnt, setting, bar)
         except KeyboardInterrupt:
             print("interrupted; nothing was written", file=sys.stderr)
             raise SystemExit(interruption.exit_code) from None
@@ -124,7 +124,7 @@ def main(args: Args) -> None:
 
 
 def _measured(
-    planned: list[ood_drives.Test],
+    tests: list[ood_drives.Test],
     names: str,
     looks: dict[str, Look],
     known: Familiarity,
@@ -149,7 +149,7 @@ def _measured(
     twice = Setting(setting.rig, setting.frames, 2 * setting.worlds, setting.seconds, setting.seed, setting.device)
     negatives = _scored(driven(familiar_test(names, setting), looks, 0, twice)[OWN], familiar)
     rows: list[Row] = []
-    for number, test in enumerate(planned, start=2):
+    for number, test in enumerate(tests, start=2):
         for spacing, found in driven(test, looks, number).items():
             rows += _compared(test.name, test.kind, spacing, negatives, _scored(found, familiar))
     test = familiar_test(names, setting)

@@ -58,7 +58,7 @@ def familiar_rate(names: str) -> int | None:
     return rates.pop() if len(rates) == 1 else None
 
 
-def tests(familiar: str, unfamiliar: str, setting: Setting) -> list[Test]:
+def planned(familiar: str, unfamiliar: str, setting: Setting) -> list[Test]:
     """The unfamiliar scenarios, then the controls: what is familiar at another rate, and not randomised.
 
     Raises:

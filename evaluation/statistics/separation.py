@@ -42,11 +42,11 @@ def separation(
     low = [np.sort(negatives[negative_worlds == world]) for world in np.unique(negative_worlds)]
     high = [positives[positive_worlds == world] for world in np.unique(positive_worlds)]
     # Of each pair of worlds how often the positive wins, from which the AUROC of every resample follows.
-    every, ends = np.concatenate(high), np.cumsum([len(part) for part in high])[:-1]
+    every, starts = np.concatenate(high), np.cumsum([0, *map(len, high[:-1])])
     wins = np.empty((len(low), len(high)))
     for row, part in enumerate(low):
         won = (np.searchsorted(part, every, "left") + np.searchsorted(part, every, "right")) / 2
-        wins[row] = [piece.sum() for piece in np.split(won, ends)]
+        wins[row] = np.add.reduceat(won, starts)
     sizes = np.array([len(part) for part in low], float), np.array([len(part) for part in high], float)
     rng = np.random.default_rng(seed)
     times = [rng.multinomial(len(size), np.full(len(size), 1 / len(size)), RESAMPLES) for size in sizes]
