@@ -23,6 +23,7 @@ from gymnasium import spaces
 
 from envs.errors import UserError
 from envs.scenarios import Scenario
+from envs.sensors import rig
 
 Tensors = dict[str, torch.Tensor]
 # What envs.make_vec can be asked to observe, where an observation space names it.
@@ -141,9 +142,9 @@ def _options(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
         picture = space
     if picture is not None:
-        channels, _, width = picture.shape
-        rig = "surround" if width == 96 else "front"
-        return {"observation": "camera", "frames": max(1, channels // 3), "rig": rig}
+        channels, height, width = picture.shape
+        mounted = rig.of_image(height, width) or rig.FRONT
+        return {"observation": "camera", "frames": max(1, channels // 3), "rig": mounted.name}
     return {"observation": next((name for name in SEEN if name in parts), "state")}
 
 

@@ -304,7 +304,8 @@ def make_vec(
         frames: camera frames in an observation, one a policy step.
         ego: "policy" (meta-actions), "continuous" (throttle and steering) or "idm" (drives itself).
         randomize: vary light, weather, colours, camera pose and noise from episode to episode.
-        rig: the cameras: "surround" (ahead and all around, 64x96), "front" (64x64) or a rig of your own.
+        rig: the cameras: "surround" (ahead and all around, 64x96), "junction" (farther and finer, 104x96), "front"
+            (64x64) or a rig of your own.
         channels: what the cameras give: "rgb", and "depth" and "semantic" as further keys of the observation.
         dtype: "float32" to train, "float64" to be compared with highway-env.
         agents: vehicles a world that are told what to do, in scenarios for several; None for the scenario's own number.

@@ -35,7 +35,7 @@ from agents.shaping import CrashPenalty
 from envs import files
 from envs.errors import UserError, unknown
 from envs.sb3 import SB3VecEnv
-from envs.sensors.rig import SURROUND
+from envs.sensors import rig
 from perception import encoders
 from train import settings, watching
 from train.progress import MetricsFile, Progress, TensorBoard
@@ -43,6 +43,7 @@ from train.progress import MetricsFile, Progress, TensorBoard
 CONFIG = "config.json"
 LEARNED_ENCODER = "small"  # the architecture of `--encoder none`
 FRAMES = 2  # camera frames that it sees
+USUAL_RIG = "surround"
 
 
 @dataclass
@@ -57,6 +58,8 @@ class RunArgs:
     encoder: str = "zoo/highway-small"
     """folder of a frozen encoder or of a policy that has one, or "none": one learns with the policy, from pixels, as it
     always does with "bev"; unused without a camera"""
+    rig: str = "surround"
+    """cameras of an encoder that learns: "surround", "junction" or "front"; a frozen one brings its own"""
     policy: str = "auto"
     """"auto" (what suits the observation: an encoder for pictures, hidden layers for vectors), "entities" (a
     transformer over the vehicles that "state" lists) or, with PPO, "lstm" (a memory of the episode; the first of the
@@ -97,8 +100,8 @@ class Command:
         algorithm: its name in file headers, in capitals; the command is train.NAME in small letters.
         args: the class of its settings, a subclass of `RunArgs`.
         check: raises UserError for the first impossible setting.
-        build: settings and the card of a frozen encoder (see `make_worlds`) -> the model over its worlds and the header
-            of its policy file.
+        build: settings and the header of a run to go on with (see `make_worlds`) -> the model over its worlds and the
+            header of its policy file.
         start: brings the untrained model of a new run to where it begins, if that is not at random weights.
         network: the part of a model's policy that drives.
         get_state, set_state: what `agents.checkpoint.save` does not know of a model.
@@ -141,6 +144,7 @@ def check_common(args: RunArgs, kinds: Sequence[str] = ("auto", "entities")) -> 
         raise UserError(
             f"--policy entities reads lists of vehicles: it needs --observation state, not {args.observation}"
         )
+    rig.get(args.rig)
     check_counts(args, ("total_steps", "num_worlds", "checkpoint_every", "log_every"))
     check_shares(args, ("gamma",))
     if args.video_every < 0:
@@ -248,39 +252,60 @@ def found(folder: str) -> Path:
     return policies.ZOO / folder.removeprefix("zoo/") if folder.startswith("zoo/") and not path.exists() else path
 
 
-def frozen_encoder(args: RunArgs, card: dict[str, Any] | None) -> tuple[nn.Module, dict[str, Any]]:
-    """The frozen encoder and what `policies.save` records of it. See `make_worlds`."""
-    if card is not None:
-        encoder = encoders.rebuild(card)
-        return encoder.eval().requires_grad_(False), card
+@dataclass(frozen=True)
+class Frozen:
+    """A frozen encoder.
+
+    Attributes:
+        encoder: with its weights, or without those of a run to go on with, whose checkpoint holds them.
+        card: what `policies.save` records of it.
+        rig: name of the cameras that it looks through.
+    """
+
+    encoder: nn.Module
+    card: dict[str, Any]
+    rig: str
+
+
+def frozen_encoder(args: RunArgs, known: dict[str, Any] | None) -> Frozen:
+    """The frozen encoder of the settings. See `make_worlds`."""
+    if known is not None:
+        encoder = encoders.rebuild(known["encoder"]).eval().requires_grad_(False)
+        return Frozen(encoder, known["encoder"], known["env_options"].get("rig", USUAL_RIG))
     folder = found(args.encoder)
     if (folder / policies.NAME).exists():
         policy = policies.read(folder / policies.NAME, args.encoder)
         if policy.encoder is None:
             raise UserError(f"the policy in {args.encoder} has no frozen encoder")
-        return policy.encoder, policy.header["encoder"]
-    return encoders.load(folder, rig=SURROUND), encoders.architecture(encoders.read_card(folder))
+        return Frozen(policy.encoder, policy.header["encoder"], policy.env_options.get("rig", USUAL_RIG))
+    card = encoders.read_card(folder)
+    name = (card.get("rig") or {}).get("name", USUAL_RIG)
+    return Frozen(encoders.load(folder, rig=rig.get(name)), encoders.architecture(card), name)
 
 
 def make_worlds(
-    args: RunArgs, card: dict[str, Any] | None, make: Callable[..., Any] = envs.make_vec
+    args: RunArgs, known: dict[str, Any] | None, make: Callable[..., Any] = envs.make_vec
 ) -> tuple[SB3VecEnv, dict[str, Any]]:
     """The worlds to learn in, and the header of the policy file but for what the algorithm adds.
 
     Args:
         args: the settings, see `share`.
-        card: of the frozen encoder of a run to go on with, whose checkpoint holds the weights; None to load both.
+        known: header of the policy of a run to go on with, whose checkpoint holds the weights of its frozen encoder, if
+            any; None to load them.
         make: what makes them, with the arguments of `envs.make_vec`.
     """
     learns = args.observation == "bev" or (args.observation == "camera" and args.encoder == "none")
     learned_encoder = LEARNED_ENCODER if learns else None
     env_options: dict[str, Any] = {"observation": args.observation}
-    encoder = None
+    encoder = card = None
     if args.observation == "camera":
-        env_options["frames"] = FRAMES
+        env_options["frames"], mounted = FRAMES, args.rig
         if learned_encoder is None:
-            encoder, card = frozen_encoder(args, card)
+            frozen = frozen_encoder(args, known)
+            encoder, card, mounted = frozen.encoder, frozen.card, frozen.rig
             env_options["frames"] = encoder.in_channels // 3
+        if mounted != USUAL_RIG:
+            env_options["rig"] = mounted
     worlds = make(args.env, num_worlds=args.num_worlds, device=args.device, seed=args.seed, **env_options)
     if ranks.count() > 1:
         worlds.reset(args.seed, first_world=ranks.rank() * args.num_worlds)
@@ -350,7 +375,7 @@ def train(command: Command, args: RunArgs) -> Path:
     saved, again = out / checkpoint.NAME, f"go on with: {ranks.command(command.module)} --resume {out}"
     mine = share(command, args)
     if resuming and saved.exists():
-        model, header = command.build(mine, config["policy"]["encoder"])
+        model, header = command.build(mine, config["policy"])
         command.set_state(model, checkpoint.restore(saved, model))
     else:  # a run that was killed before its first checkpoint begins again
         model, header = command.build(mine, None)

@@ -67,10 +67,10 @@ def check(args: Args) -> None:
         raise UserError(f"--dataset-size must be at least --num-worlds, {args.num_worlds}, not {args.dataset_size}")
 
 
-def build(args: Args, card: dict[str, Any] | None = None) -> tuple[DAgger, dict[str, Any]]:
+def build(args: Args, known: dict[str, Any] | None = None) -> tuple[DAgger, dict[str, Any]]:
     """The model over its worlds, and the header of its policy file. Arguments as for `common.make_worlds`."""
     teacher, _ = backends.driver(args.teacher, args.env, resolve_device(args.device), trust=args.trust)
-    worlds, header = common.make_worlds(args, card, functools.partial(make_taught, teacher))
+    worlds, header = common.make_worlds(args, known, functools.partial(make_taught, teacher))
     needed = args.dataset_size * bytes_of(worlds.observation_space)
     check_memory(needed, f"a dataset of {args.dataset_size:,} steps", "--dataset-size", worlds.worlds.device)
     model = DAgger(

@@ -77,9 +77,9 @@ def check(args: Args) -> None:
         raise UserError(f"--buffer-size must be at least {least:,} with these settings, not {args.buffer_size:,}")
 
 
-def build(args: Args, card: dict[str, Any] | None = None) -> tuple[DQN, dict[str, Any]]:
+def build(args: Args, known: dict[str, Any] | None = None) -> tuple[DQN, dict[str, Any]]:
     """The model over its worlds, and the header of its policy file. Arguments as for `common.make_worlds`."""
-    worlds, header = common.make_worlds(args, card)
+    worlds, header = common.make_worlds(args, known)
     needed = bytes_needed(args.buffer_size, worlds.observation_space)
     check_memory(needed, f"a replay of {args.buffer_size:,} steps", "--buffer-size", worlds.worlds.device)
     model = DQN(

@@ -73,9 +73,9 @@ def check(args: Args) -> None:
         raise UserError("--policy lstm needs --hidden: the first number is how many units the memory has")
 
 
-def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PPO, dict[str, Any]]:
+def build(args: Args, known: dict[str, Any] | None = None) -> tuple[PPO, dict[str, Any]]:
     """The model over its worlds, and the header of its policy file. Arguments as for `common.make_worlds`."""
-    worlds, header = common.make_worlds(args, card)
+    worlds, header = common.make_worlds(args, known)
     if args.normalise_reward:
         worlds = SB3VecEnv(NormalisedReward(worlds.worlds, args.gamma))
     recurrent = args.policy == "lstm"
@@ -122,6 +122,8 @@ def with_init(args: Args) -> Args:
     encoder = "none" if header["learned_encoder"] else args.encoder if header["encoder"] is None else args.init
     come = {"observation": header["env_options"]["observation"], "encoder": encoder, "hidden": tuple(header["hidden"])}
     come |= {"policy": header.get("architecture", "auto")}
+    if header["learned_encoder"]:
+        come |= {"rig": header["env_options"].get("rig", common.USUAL_RIG)}
     unsaid = [Args(), settings.suited(Args, "PPO", args.env)]
     for name, value in come.items():
         if getattr(args, name) not in (value, *(getattr(usual, name) for usual in unsaid)):

@@ -49,9 +49,9 @@ def check(args: Args) -> None:
     common.check_minibatches(args)
 
 
-def build(args: Args, card: dict[str, Any] | None = None) -> tuple[PQN, dict[str, Any]]:
+def build(args: Args, known: dict[str, Any] | None = None) -> tuple[PQN, dict[str, Any]]:
     """The model over its worlds, and the header of its policy file. Arguments as for `common.make_worlds`."""
-    worlds, header = common.make_worlds(args, card)
+    worlds, header = common.make_worlds(args, known)
     kwargs = policy_kwargs(list(args.hidden), header["learned_encoder"], header["architecture"])
     kwargs |= {"optimizer_class": torch.optim.RAdam, "optimizer_kwargs": {}}
     model = PQN(

@@ -10,7 +10,7 @@ from envs import render
 from envs.errors import UserError
 from envs.render import METRES_ACROSS, PLATE
 from envs.scenarios import SCENARIOS
-from envs.sensors.rig import RIGS
+from envs.sensors.rig import RIGS, of_image
 from viewer import familiarity, panels
 from viewer.film import Film
 from viewer.panels import Picture
@@ -141,9 +141,7 @@ class Stage:
         look = None if self.method is None else self.session.look(moment, self.method)
         if look is not None:
             pixels, label = look, f"{self.method}: yellow for, blue against"
-        rig = RIGS["surround"]
-        known = pixels.shape[:2] == (rig.height, rig.width)
-        return Picture(pixels, rig if known else None, label)
+        return Picture(pixels, of_image(*pixels.shape[:2]), label)
 
     def close(self) -> None:
         """Let go of the cameras and the session."""

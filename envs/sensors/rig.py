@@ -106,10 +106,26 @@ SURROUND = Rig(
         Camera("cylindrical", 96, 24, 360.0, horizon=4.0, forward=0.0, elevation=1.9, rows_per_slope=22.0),
     ),
 )
+# As above, and where junctions ask for more. Far ahead 0.25 degrees a column: a lamp is 5 px wide at 30 m, not 2. All
+# around 1.9 degrees: a car that comes from the side is 4 px long at 40 m, not 2.
+JUNCTION = Rig(
+    "junction",
+    (
+        Camera("pinhole", 96, 40, 58.0, horizon=12.0, forward=1.0, elevation=1.4),
+        Camera("pinhole", 96, 16, 24.0, horizon=12.0, forward=1.0, elevation=1.4),
+        Camera("cylindrical", 96, 24, 180.0, horizon=7.0, forward=0.0, elevation=1.9, yaw=-90.0, rows_per_slope=26.0),
+        Camera("cylindrical", 96, 24, 180.0, horizon=7.0, forward=0.0, elevation=1.9, yaw=90.0, rows_per_slope=26.0),
+    ),
+)
 FRONT = Rig("front", (Camera("pinhole", 64, 64, 90.0, horizon=24.0, forward=1.0, elevation=1.4),))
 WIDE = Rig("wide", (Camera("pinhole", 640, 360, 75.0, horizon=130.0, forward=1.0, elevation=1.4),))
 
-RIGS = {rig.name: rig for rig in (SURROUND, FRONT, WIDE)}
+RIGS = {rig.name: rig for rig in (SURROUND, JUNCTION, FRONT, WIDE)}
+
+
+def of_image(height: int, width: int) -> Rig | None:
+    """The named rig whose images have that size, if any."""
+    return next((rig for rig in RIGS.values() if (rig.height, rig.width) == (height, width)), None)
 
 
 def get(rig: str | Rig) -> Rig:
