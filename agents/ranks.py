@@ -57,13 +57,8 @@ def together() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, number, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-    _store = dist.PrefixStore("notes", store)
-    dist.init_process_group(
-        backend, store=dist.PrefixStore("ranks", store), rank=number, world_size=size, timeout=TIMEOUT
-    )
     try:
+        _store = _meet()
         with contextlib.nullcontext() if first() else _silent(contextlib.redirect_stdout):
             yield
     except UserError as error:
@@ -81,6 +76,24 @@ def together() -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def _meet() -> dist.Store:
+    """Wait for all ranks. Returns what they write notes in.
+
+    Raises:
+        UserError: torchrun has not started this process.
+        Lost: not all have come.
+    """
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        with _answered():
+            store, number, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+            names = dist.PrefixStore("ranks", store)
+            dist.init_process_group(backend, store=names, rank=number, world_size=size, timeout=TIMEOUT)
+    except ValueError as error:
+        raise UserError(f"WORLD_SIZE is set, so torchrun should have started this process: {error}") from None
+    return dist.PrefixStore("notes", store)
+
+
 def heard_once() -> contextlib.AbstractContextManager:
     """Within it, whatever all ranks say alike is said by rank 0 alone, errors too."""
     return contextlib.nullcontext() if first() else _silent(contextlib.redirect_stderr)
@@ -94,10 +107,9 @@ def _silent(redirect: Callable) -> Iterator[None]:
 
 def _say_once(text: str) -> None:
     """Print to standard error, unless another rank has said the same."""
-    try:
-        said = _store.add(hashlib.sha256(text.encode()).hexdigest(), 1) > 1
-    except RuntimeError:  # torchrun itself is gone
-        said = False
+    said = False
+    with contextlib.suppress(RuntimeError):  # torchrun itself is gone
+        said = _store is not None and _store.add(hashlib.sha256(text.encode()).hexdigest(), 1) > 1
     if not said:
         print(text, file=sys.stderr, flush=True)
 
