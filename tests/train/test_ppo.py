@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import envs
 from agents import checkpoint, policies
 from envs.errors import UserError
-from envs.sensors.rig import FRONT, SURROUND
+from envs.sensors.rig import JUNCTION, SURROUND
 from perception import encoders
 from train import ppo
 
@@ -177,13 +177,29 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_encoder_for_other_cameras_is_refused(tmp_path):
-    card = {"encoder": "small", "rig": encoders.describe(FRONT)}
+def test_an_encoder_for_cameras_that_have_changed_is_refused(tmp_path):
+    narrower = tuple(dataclasses.replace(camera, field_of_view=40.0) for camera in SURROUND.cameras)
+    card = {"encoder": "small", "rig": encoders.describe(dataclasses.replace(SURROUND, cameras=narrower))}
     encoders.save(encoders.build("small", 6, 64, 96), tmp_path / "encoder", card)
     other = dataclasses.replace(SMALL, observation="camera", encoder=str(tmp_path / "encoder"), out=tmp_path / "run")
-    with pytest.raises(UserError, match="rig 'front'"):
+    with pytest.raises(UserError, match="rig 'surround'"):
         ppo.train(other)
     assert not other.out.exists()
+
+
+def test_an_encoder_brings_its_cameras(tmp_path):
+    """Those of a frozen one; of one that learns, the ones that are asked for."""
+    card = {"encoder": "small", "rig": encoders.describe(JUNCTION)}
+    encoders.save(encoders.build("small", 6, JUNCTION.height, 96), tmp_path / "encoder", card)
+    few = dataclasses.replace(SMALL, observation="camera", total_steps=64, num_worlds=4)
+    frozen = ppo.train(dataclasses.replace(few, encoder=str(tmp_path / "encoder"), out=tmp_path / "frozen"))
+    learned = ppo.train(dataclasses.replace(few, encoder="none", rig="junction", out=tmp_path / "learned"))
+    for run in (frozen, learned):
+        assert policies.load(str(run), "highway-fast").env_options["rig"] == "junction"
+    again = dataclasses.replace(few, encoder=str(frozen), total_steps=128, out=tmp_path / "again")
+    assert policies.load(str(ppo.train(again)), "highway-fast").env_options["rig"] == "junction"
+    with pytest.raises(UserError, match="unknown camera rig 'junctoin'"):
+        ppo.train(dataclasses.replace(few, encoder="none", rig="junctoin", out=tmp_path / "none"))
 
 
 def test_bad_input_ends_the_command_with_2():
