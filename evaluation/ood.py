@@ -97,6 +97,7 @@ def main(args: Args) -> None:
             print("interrupted; nothing was written", file=sys.stderr)
             raise SystemExit(interruption.exit_code) from None
     console = Console()
+    console.width = max(console.width, ood_report.WIDTH)
     for table in ood_report.tables(rows, names):
         console.print(table)
     lines = list(_sentences(rows, shares))

@@ -14,6 +14,7 @@ from perception.ood import COMBINED, SCORES
 FEATURES = ("encoder", "random", "pixels")
 COLOURS = dict(zip(FEATURES, ("#2f5fa8", "#c58a3a", "#8a5aa8"), strict=True))
 CORRUPTED = "corrupted"
+WIDTH = 124  # characters of the widest table
 SPACINGS = {OWN: "frames a policy step apart", MATCHED: "frames as far apart as familiar ones"}
 
 
@@ -56,7 +57,7 @@ def tables(rows: Sequence[Row], familiar: str) -> list[Table]:
             table.add_row(
                 row.test,
                 *(f"{one.auroc:.3f}" for one in each),
-                interval(row),
+                _cell(row),
                 f"{row.fpr95:.2f}",
                 f"{row.drives:.3f}",
                 f"{row.worlds}",
@@ -72,7 +73,7 @@ def tables(rows: Sequence[Row], familiar: str) -> list[Table]:
         for spacing in SPACINGS:
             for name in FEATURES:
                 one = pick(rows, spacing=spacing, features=name, score=COMBINED, test=row.test)
-                cells.append(interval(one[0]) if one else "-")
+                cells.append(_cell(one[0]) if one else "-")
         table.add_row(row.test, *cells)
     found.append(table)
     table = _new(f"combined AUROC of corrupted {familiar}", ["corruption, features", *map(str, STRENGTHS)])
@@ -82,13 +83,17 @@ def tables(rows: Sequence[Row], familiar: str) -> list[Table]:
                 pick(rows, kind=CORRUPTED, test=f"{kind} {strength}", features=name, score=COMBINED)
                 for strength in STRENGTHS
             ]
-            table.add_row(f"{kind}, {name}", *(interval(one[0]) if one else "-" for one in each))
+            table.add_row(f"{kind}, {name}", *(_cell(one[0]) if one else "-" for one in each))
     return [*found, table]
 
 
 def interval(row: Row) -> str:
     """An AUROC with its interval."""
     return f"{row.auroc:.3f} ({row.low:.3f}-{row.high:.3f})"
+
+
+def _cell(row: Row) -> str:
+    return f"{row.auroc:.3f}\n{row.low:.3f}-{row.high:.3f}"
 
 
 def _new(title: str, columns: Sequence[str]) -> Table:
@@ -127,7 +132,7 @@ def plot(rows: Sequence[Row], path: Path, familiar: str, target: float) -> None:
         left.plot([], [], "o", color=COLOURS[features], label=features)
     left.plot([], [], "o", color="#555555", label=SPACINGS[OWN])
     left.plot([], [], "o", color="#555555", markerfacecolor="white", label=SPACINGS[MATCHED])
-    left.legend(fontsize=8, loc="lower left")
+    left.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False)
     left.grid(alpha=0.3)
     for k, kind in enumerate(KINDS):
         panel = figure.add_subplot(grid[k, 1])
@@ -144,7 +149,7 @@ def plot(rows: Sequence[Row], path: Path, familiar: str, target: float) -> None:
                 alpha=0.2,
                 linewidth=0,
             )
-        panel.set_ylim(0.3, 1.02)
+        panel.set_ylim(-0.02, 1.02)
         panel.axhline(target, color="#3f8f4f", linewidth=1.0, linestyle="--")
         panel.set_xticks(STRENGTHS, STRENGTHS if kind == KINDS[-1] else [""] * len(STRENGTHS))
         panel.set_title(f"{familiar}, {kind}", fontsize=9, loc="left", pad=3)
