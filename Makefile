@@ -28,7 +28,7 @@ train: $(INSTALLED)
 	@echo "Watch it drive: $(BIN)/python -m viewer --env highway --policy $(RUN)"
 
 test: $(INSTALLED)
-	SDL_VIDEODRIVER=dummy $(BIN)/python -m pytest
+	SDL_VIDEODRIVER=dummy $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
 install: $(INSTALLED)
 

@@ -2,6 +2,10 @@
 
 import os
 
+# Of several processes with several threads each, every thread would wait for the others.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from hypothesis import settings
