@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ GUESS = "constant"
 TESTS = ("episodes", "maps")
 PROBING = 3 * benchmark.RECORDING + len(WAYS)  # units of progress of a seed
 MEAN = "mean"  # of all labels
+POLL = 0.1  # s between two looks whether a training has ended
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,10 @@ def run(arguments: list[str]) -> int:
     # In a session of its own: Ctrl-C reaches it by us alone, once.
     process = subprocess.Popen([sys.executable, "-m", "train.perception", *arguments], start_new_session=True)
     try:
-        return process.wait()
+        # Not one long wait: a signal that another thread takes would not end that.
+        while process.poll() is None:
+            time.sleep(POLL)
+        return process.returncode
     except BaseException:
         process.terminate()
         process.wait()
