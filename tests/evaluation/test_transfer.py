@@ -225,7 +225,7 @@ def test_every_start_way_and_share_is_measured(rows):
         cells = {("episodes", start, way, s) for start in few_labels.STARTS for way in tuning.WAYS for s in (0.1, 1.0)}
         assert set(found) == cells | {("episodes", "constant", "", 1.0)}
         guess = found["episodes", "constant", "", 1.0]
-        assert guess < 0.4 and all(found["episodes", start, "all", 1.0] > 0.75 for start in few_labels.STARTS)
+        assert all(found["episodes", start, "all", 1.0] > guess + 0.2 for start in few_labels.STARTS)
 
 
 def test_an_interrupted_study_of_few_labels_ends_like_one_that_was_not(rows, short, monkeypatch, tmp_path, capsys):
