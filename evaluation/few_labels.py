@@ -33,6 +33,7 @@ from perception import encoders
 FORMAT = 1
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the labels
 STARTS = ("encoder", "random")
+TESTS = ("episodes", "maps")
 RECORDING, LEARNING = 30.0, 3.0  # units of progress: of the pictures of a seed, of one task, share and start
 COLOURS = {"encoder": "#2f5fa8", "random": "#c58a3a"}
 STYLES = dict(zip(tuning.WAYS, ("-", "--", ":"), strict=True))
@@ -89,7 +90,8 @@ def measure(
     for name in chosen:
         kind = tuning.TASKS[name]
         pictures = kind.seen(found.train)
-        tests = {test: seen for test in ("episodes", "maps") if len(seen := _seen(kind, found, test))}
+        tests = {test: kind.seen(found.tests[test]) for test in TESTS if test in found.tests}
+        tests = {test: seen for test, seen in tests.items() if len(seen)}
         rows += _guessed(name, kind, found, tests)
         for start, encoder in starts.items():
             with torch.no_grad():
@@ -103,11 +105,6 @@ def measure(
                         rows.append(Row(kind.FIGURE, test, start, way, share, float(value)))
                 advance(LEARNING * len(tuning.TASKS) / len(chosen))
     return rows
-
-
-def _seen(kind: type[tuning.Head], found: Pictures, test: str) -> tuning.Labelled | list:
-    """The labelled pictures of a test, none where there is no such test."""
-    return kind.seen(found.tests[test]) if test in found.tests else []
 
 
 def _guessed(name: str, kind: type[tuning.Head], found: Pictures, tests: dict[str, tuning.Labelled]) -> list[Row]:
