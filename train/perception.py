@@ -53,7 +53,7 @@ class Args:
     env: str = "highway"
     """Scenario to film, or several with commas between them, which share the worlds."""
     encoder: str = "small"
-    """Architecture: small, nature, impala or vit_tiny."""
+    """Architecture: small, small_opponent, nature, impala or vit_tiny."""
     separate_cameras: bool = False
     """A rig's pictures each by itself, those of one size through shared weights, in place of one stacked image."""
     init: str | None = None

@@ -10,6 +10,7 @@ from perception.encoders.cameras import RigEncoder
 from perception.encoders.convolutional import ConvEncoder, nature, small
 from perception.encoders.folder import CARD, FORMAT, WEIGHTS, describe, load, read_card, save
 from perception.encoders.impala import ImpalaEncoder, impala
+from perception.encoders.opponent import OpponentEncoder, small_opponent
 from perception.encoders.registry import ENCODERS, architecture, build, rebuild
 from perception.encoders.vit import VisionTransformer, vit_tiny
 
@@ -22,6 +23,7 @@ __all__ = [
     "ConvEncoder",
     "Encoder",
     "ImpalaEncoder",
+    "OpponentEncoder",
     "RigEncoder",
     "VisionTransformer",
     "architecture",
@@ -37,5 +39,6 @@ __all__ = [
     "save",
     "single_precision",
     "small",
+    "small_opponent",
     "vit_tiny",
 ]

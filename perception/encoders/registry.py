@@ -8,10 +8,17 @@ from perception.encoders.base import Encoder
 from perception.encoders.cameras import RigEncoder
 from perception.encoders.convolutional import nature, small
 from perception.encoders.impala import impala
+from perception.encoders.opponent import small_opponent
 from perception.encoders.vit import vit_tiny
 
 # Each takes channels, height and width of its images, and features=None for a trunk alone.
-ENCODERS: dict[str, Callable[..., Encoder]] = {"small": small, "nature": nature, "impala": impala, "vit_tiny": vit_tiny}
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "small": small,
+    "small_opponent": small_opponent,
+    "nature": nature,
+    "impala": impala,
+    "vit_tiny": vit_tiny,
+}
 
 
 def build(name: str, in_channels: int, height: int, width: int, cameras: Sequence[int] | None = None) -> Encoder:
