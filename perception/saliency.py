@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from envs.errors import unknown
-from perception.encoders import ConvEncoder, Encoder, ImpalaEncoder, RigEncoder
+from perception.encoders import ConvEncoder, Encoder, ImpalaEncoder, OpponentEncoder, RigEncoder
 
 SOFT = 5.0  # px: deviation of the blur that takes away what is smaller, a car at 20 m, say
 PATCH = 3.0  # px: deviation of a patch, which is blurred, or whose pixels' shares are summed
@@ -205,7 +205,7 @@ def _enlarged(coarse: Tensor, encoder: Encoder) -> Tensor:
 
 def _sight(encoder: Encoder) -> tuple[float, float]:
     """Where the first cell of an encoder's map looks, and how far the next one is from there [px]."""
-    if isinstance(encoder, ConvEncoder):
+    if isinstance(encoder, ConvEncoder | OpponentEncoder):
         first, step = 0.0, 1.0
         for layer in encoder.convolutions:  # all are as high as wide
             first += ((layer.kernel_size[0] - 1) / 2 - layer.padding[0]) * step

@@ -45,24 +45,28 @@ class OpponentEncoder(Encoder):
         if in_channels % 3:
             raise UserError(f"this encoder takes images of three colours a frame, not {in_channels} channels")
         first, second, third = CHANNELS
-        self.patches = nn.Conv2d(in_channels, first, PATCH, PATCH)
         self.convolutions = nn.ModuleList(
-            [nn.Conv2d(first + in_channels, second, 3, 2, 1), nn.Conv2d(second, third, 3, 2, 1)]
+            [
+                nn.Conv2d(in_channels, first, PATCH, PATCH),
+                nn.Conv2d(first + in_channels, second, 3, 2, 1),
+                nn.Conv2d(second, third, 3, 2, 1),
+            ]
         )
         size = [pixels // PATCH for pixels in (height, width)]
-        for _ in self.convolutions:
+        for _ in self.convolutions[1:]:
             size = [(pixels - 1) // 2 + 1 for pixels in size]
         self.end((third, *size), features)
-        for layer in (self.patches, *self.convolutions, *([self.projection] if features else [])):
+        for layer in (*self.convolutions, *([self.projection] if features else [])):
             nn.init.orthogonal_(layer.weight, gain=2**0.5)
             nn.init.zeros_(layer.bias)
 
     def convolve(self, centred: torch.Tensor) -> torch.Tensor:
         """See `Encoder.convolve`."""
-        x = F.relu(F.conv2d(centred, self.patches.weight / SCALE, self.patches.bias, PATCH), inplace=True)
+        patches, *rest = self.convolutions
+        x = F.relu(F.conv2d(centred, patches.weight / SCALE, patches.bias, PATCH), inplace=True)
         stands_out = opponent(centred.unflatten(1, (-1, 3))).flatten(1, 2)
         x = torch.cat([x, F.max_pool2d(stands_out, PATCH).to(x.dtype) / SCALE], 1)
-        for layer in self.convolutions:
+        for layer in rest:
             x = F.relu(layer(x), inplace=True)
         return x
 

@@ -40,8 +40,8 @@ def test_one_pixel_is_seen_as_strongly_wherever_it_lies_in_its_patch(at):
     torch.manual_seed(0)
     encoder = encoders.build("small_opponent", 3, 32, 48)
     with torch.no_grad():
-        encoder.patches.weight.zero_()
-        encoder.patches.bias.zero_()
+        encoder.convolutions[0].weight.zero_()
+        encoder.convolutions[0].bias.zero_()
     grey = torch.full((1, 3, 32, 48), 90, dtype=torch.uint8)
     row, column = (place // 4 * 4 for place in at)
     lit = []
