@@ -10,8 +10,6 @@ untrained. Skill is 1 - error / error of the best guess without a picture, mean 
 
 import json
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +26,17 @@ from benchmarks import machine
 from envs import files, scenarios
 from envs.errors import UserError, exit_on_user_error
 from envs.sensors.rig import SURROUND
+from evaluation import pretrained, transfer
 from evaluation.probes import benchmark, fits
+from evaluation.probes.benchmark import Row
 from evaluation.probes.labels import LABELS
-from evaluation.probes.scores import FIGURES, figures
+from evaluation.probes.scores import figures
 from evaluation.probes.summary import interval
 from perception import encoders, objectives
 
 TEMPORAL = ("atc", "latent_prediction", "vicreg_temporal")
 STATIC = ("vicreg", "simclr", "mae")
-RANDOM, GUESS = "random", "guess"
+RANDOM, GUESS = "random", transfer.GUESS
 TESTS = ("episodes", "maps")
 SHOWN = (
     "lead_presence AUROC", "lead_distance 10-20 m", "lead_speed MAE", "own_speed MAE", "lane_offset MAE",
@@ -76,17 +76,9 @@ def trained(objective: str, seed: int, args: Args) -> Path:
         UserError: the training failed.
     """
     folder = args.runs / f"{args.env}-{args.encoder}-{objective}-{args.total_frames}-{seed}"
-    if (folder / encoders.CARD).exists():
-        return folder
-    if (folder / "checkpoint.safetensors").exists():
-        told = ["--resume", str(folder)]
-    else:
-        wanted = {"objective": objective, "env": args.env, "encoder": args.encoder, "total-frames": args.total_frames}
-        wanted |= {"frames": FRAMES, "seed": seed, "out": folder, "device": "cpu"}
-        told = [part for name, value in wanted.items() for part in (f"--{name}", str(value))]
-    code = subprocess.run([sys.executable, "-m", "train.perception", *told], check=False).returncode
-    if code:
-        raise UserError(f"python -m train.perception {' '.join(told)} ended with exit code {code}")
+    wanted = {"objective": objective, "env": args.env, "encoder": args.encoder, "total-frames": args.total_frames}
+    wanted |= {"frames": FRAMES, "seed": seed, "out": folder, "device": "cpu"}
+    pretrained.train(folder, [part for name, value in wanted.items() for part in (f"--{name}", str(value))])
     return folder
 
 
@@ -127,14 +119,18 @@ def measured(args: Args, console: Console) -> Found:
 
 
 def skills(found: Found, name: str, test: str) -> list[float]:
-    """Of each seed, the mean skill over the figures."""
-    seeds: dict[int, list[float]] = defaultdict(list)
-    for (at, figure), values in found[name].items():
-        for seed, value in values.items():
-            guess = FIGURES[figure].error(found[GUESS][at, figure].get(seed, float("nan")))
-            if at == test and guess > 0:
-                seeds[seed].append(max(-1.0, 1.0 - FIGURES[figure].error(value) / guess))
-    return [statistics.fmean(seeds[seed]) for seed in sorted(seeds)]
+    """Of each seed, the mean skill over the labels, see `evaluation.transfer.skills`."""
+    seeds = sorted({seed for values in found[name].values() for seed in values})
+    rows = {
+        seed: [
+            Row(figure, at, who, "", 1.0, values[seed])
+            for who in (name, GUESS)
+            for (at, figure), values in found[who].items()
+            if seed in values
+        ]
+        for seed in seeds
+    }
+    return [transfer.skills(rows[seed])[test, name, transfer.MEAN] for seed in seeds]
 
 
 def text(values: list[float], digits: int = 3) -> str:

@@ -55,6 +55,26 @@ def scores_of(
         worlds.close()
 
 
+class Loader:
+    """Loads the policy of a search for its cases: a `Load`.
+
+    Args:
+        spec, device, shield, trust: see `evaluation.backends.driver`.
+
+    Attributes:
+        name: of the policy, once it has been loaded.
+    """
+
+    def __init__(self, spec: str, device: str, shield: str | None, trust: bool):
+        self._spec, self._device, self._options = spec, device, {"shield": shield, "trust": trust}
+        self.name = ""
+
+    def __call__(self, cases: list[Case]) -> tuple[Policy, Any]:
+        policy, scenario = backends.driver(self._spec, cases, self._device, **self._options)
+        self.name = policy.name
+        return policy, scenario
+
+
 class Drive:
     """Drives cases of a family and scores them, each in a world of its own.
 

@@ -23,13 +23,11 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.policies import Policy
 from envs.errors import UserError, exit_on_user_error, unknown
 from envs.files import replaced, write
-from envs.scenarios.stage import Case
 from envs.simulation import resolve_device
-from evaluation import backends, rare
-from evaluation.drive import Drive, place, scores_of
+from evaluation import rare
+from evaluation.drive import Drive, Loader, place, scores_of
 from evaluation.recorder import HELD_OUT_SEED
 from evaluation.regressions import DISTURBANCES, Parameters, regression, staged
 from evaluation.suites import FAMILIES, Family
@@ -157,13 +155,7 @@ def run(args: Args) -> tuple[dict[str, Any], rare.Found, list[dict[str, Any]]]:
     family = FAMILIES[args.family]
     space = Space(family, args.disturb)
     device = str(resolve_device(args.device))
-    names = []
-
-    def load(cases: list[Case]) -> tuple[Policy, Any]:
-        policy, scenario = backends.driver(args.policy, cases, device, shield=args.shield, trust=args.trust)
-        names[:] = [policy.name]
-        return policy, scenario
-
+    load = Loader(args.policy, device, args.shield, args.trust)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"{args.policy}, {family.name}", total=args.budget)
@@ -185,7 +177,7 @@ def run(args: Args) -> tuple[dict[str, Any], rare.Found, list[dict[str, Any]]]:
         {"family": family.name, "seed": args.seed, "parameters": parameters, "score": round(score, 4)}
         for parameters, score in zip(kept, again.tolist(), strict=True)
     ]
-    return _document(args, space, found, names[0]), found, regressions
+    return _document(args, space, found, load.name), found, regressions
 
 
 def _document(args: Args, space: Space, found: rare.Found, name: str) -> dict[str, Any]:

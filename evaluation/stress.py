@@ -23,14 +23,12 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.policies import Policy
 from envs.errors import UserError, exit_on_user_error, unknown
 from envs.files import replaced, write
 from envs.scenarios.stage import Case
 from envs.simulation import resolve_device
-from evaluation import backends
 from evaluation.disturbances import Disturbances, Sequences, movers
-from evaluation.drive import Drive, Load, place
+from evaluation.drive import Drive, Load, Loader, place
 from evaluation.likeliest import BATCH, Search
 from evaluation.recorder import BLOCK, HELD_OUT_SEED
 from evaluation.regressions import regression
@@ -184,13 +182,7 @@ def run(args: Args) -> tuple[dict[str, Any], list[Failure], list[Search]]:
     family = FAMILIES[args.family]
     sequences = [Sequences(case, args.interval) for case in draw(family, args.cases, args.seed)]
     device = str(resolve_device(args.device))
-    names = []
-
-    def load(cases: list[Case]) -> tuple[Policy, Any]:
-        policy, scenario = backends.driver(args.policy, cases, device, shield=args.shield, trust=args.trust)
-        names[:] = [policy.name]
-        return policy, scenario
-
+    load = Loader(args.policy, device, args.shield, args.trust)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"{args.policy}, {family.name}", total=args.budget * args.cases)
@@ -202,7 +194,7 @@ def run(args: Args) -> tuple[dict[str, Any], list[Failure], list[Search]]:
     document = {
         "format": FORMAT,
         "command": shlex.join(["python", "-m", "evaluation.stress", *sys.argv[1:]]),
-        "policy": names[0],
+        "policy": load.name,
         "spec": args.policy,
         "family": args.family,
         "seed": args.seed,

@@ -8,11 +8,8 @@ goes on with the same command. docs/transfer.md has the protocol.
 
 import json
 import shlex
-import shutil
 import statistics
-import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,10 +22,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from agents import checkpoint
 from envs.errors import UserError, exit_on_user_error
 from envs.files import write
-from evaluation import kept_seeds
+from evaluation import kept_seeds, pretrained
 from evaluation.probes import __main__ as probes
 from evaluation.probes import benchmark, fits, report, summary
 from evaluation.probes.benchmark import Row, Subject
@@ -44,7 +40,6 @@ GUESS = "constant"
 TESTS = ("episodes", "maps")
 PROBING = 3 * benchmark.RECORDING + len(WAYS)  # units of progress of a seed
 MEAN = "mean"  # of all labels
-POLL = 0.1  # s between two looks whether a training has ended
 
 
 @dataclass(frozen=True)
@@ -134,38 +129,9 @@ def prepared(args: Args) -> Study:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def run(arguments: list[str]) -> int:
-    """Run a training to its end; if that is interrupted, it writes its checkpoint first. Returns its exit code."""
-    # In a session of its own: Ctrl-C reaches it by us alone, once.
-    process = subprocess.Popen([sys.executable, "-m", "train.perception", *arguments], start_new_session=True)
-    try:
-        # Not one long wait: a signal that another thread takes would not end that.
-        while process.poll() is None:
-            time.sleep(POLL)
-        return process.returncode
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-
-
 def train(study: Study, way: str, seed: int) -> None:
-    """Train an encoder, or go on with that, if it is not there.
-
-    Raises:
-        UserError: the training failed.
-    """
-    folder = study.folder(way, seed)
-    if (folder / encoders.CARD).exists():
-        return
-    arguments = study.told(way, seed)
-    if (folder / checkpoint.NAME).exists():
-        arguments = ["--resume", str(folder)]
-    elif folder.exists():
-        shutil.rmtree(folder)  # of a training that ended before its first checkpoint
-    code = run(arguments)
-    if code:
-        raise UserError(f"{shlex.join(['python', '-m', 'train.perception', *arguments])} ended with exit code {code}")
+    """Train an encoder, or go on with that, if it is not there. Raises UserError: the training failed."""
+    pretrained.train(study.folder(way, seed), study.told(way, seed))
 
 
 def learnt_numbers(subject: Subject, rank: int) -> dict[str, int]:

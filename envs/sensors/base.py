@@ -1,7 +1,9 @@
 """What every sensor is: buffers that it fills, and the launches that fill them."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
 import torch
 from gymnasium import spaces
 
@@ -29,3 +31,20 @@ class Sensor(Protocol):
         Where `restart`, and in worlds that ended, the past that the sensor remembers is forgotten.
         """
         ...
+
+
+def numbers(
+    simulation, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, spaces.Box]]:
+    """Outputs, finals and spaces, see `Sensor`, of float32 numbers without bounds.
+
+    Args:
+        simulation: whose worlds are observed.
+        shapes: key of the observation -> shape in one world.
+    """
+    outputs = {
+        name: torch.zeros((simulation.num_worlds, *shape), dtype=torch.float32, device=simulation.device)
+        for name, shape in shapes.items()
+    }
+    finals = {name: torch.zeros_like(output) for name, output in outputs.items()}
+    return outputs, finals, {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in shapes.items()}

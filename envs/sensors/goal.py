@@ -3,17 +3,15 @@
 import functools
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import warp as wp
-from gymnasium import spaces
 
 from envs.errors import UserError, unknown
 from envs.launch import Launch
 from envs.phases import ENDED
 from envs.precision import Functions
 from envs.roads import general
-from envs.sensors import vehicle_list
+from envs.sensors import base, vehicle_list
 from envs.sensors.vehicle_list import columns_of, per_agent, require_network
 from envs.state import LANDMARK, world_struct
 
@@ -109,12 +107,8 @@ class Goal:
         self._scales = wp.array(list(scales), dtype=simulation.real, device=simulation.warp_device)
         self._goals = wp.array(goals, dtype=wp.int32, device=simulation.warp_device)
         shape = per_agent(simulation, len(features))
-        self.outputs = {
-            name: torch.zeros((n, *shape), dtype=torch.float32, device=simulation.device)
-            for name in ("observation", "achieved_goal", "desired_goal")
-        }
-        self.finals = {name: torch.zeros_like(output) for name, output in self.outputs.items()}
-        self.spaces = {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name in self.outputs}
+        shapes = dict.fromkeys(("observation", "achieved_goal", "desired_goal"), shape)
+        self.outputs, self.finals, self.spaces = base.numbers(simulation, shapes)
         self.memory: dict[str, torch.Tensor] = {}
         self._rows = tuple(wp.from_torch(output.view(n, agents, -1)) for output in self.outputs.values())
 

@@ -9,7 +9,6 @@ import functools
 import numpy as np
 import torch
 import warp as wp
-from gymnasium import spaces
 
 from envs.launch import Launch
 from envs.phases import ENDED
@@ -19,7 +18,7 @@ from envs.precision import Functions
 from envs.roads import general
 from envs.roads.lanes import STRAIGHT
 from envs.scenarios import staging
-from envs.sensors import surroundings
+from envs.sensors import base, surroundings
 from envs.sensors.lane_plans import ENDLESS, lane_plans
 from envs.state import FORMS, LANDMARK, OBSTACLE, world_struct
 
@@ -322,12 +321,7 @@ class LaneChoice:
         destination = numbers["case_ints"][:, staging.CASE_INTS.index("destination")]
         plans.goals = wp.array(destination, dtype=wp.int32, device=device)
         shapes = {"lanes": (len(ROWS), len(LANE)), "traffic": (simulation.state.slots - 1, len(TRAFFIC))}
-        self.outputs = {
-            name: torch.zeros((simulation.num_worlds, *shape), dtype=torch.float32, device=simulation.device)
-            for name, shape in shapes.items()
-        }
-        self.finals = {name: torch.zeros_like(output) for name, output in self.outputs.items()}
-        self.spaces = {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in shapes.items()}
+        self.outputs, self.finals, self.spaces = base.numbers(simulation, shapes)
         self.memory: dict[str, torch.Tensor] = {}
 
     def launches(self, which: int, restart: bool = False) -> list[Launch]:

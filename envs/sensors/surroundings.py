@@ -7,10 +7,8 @@ ego. Boxes keep their shape and are turned into the direction of the way where t
 
 import functools
 
-import numpy as np
 import torch
 import warp as wp
-from gymnasium import spaces
 
 from envs.launch import Launch
 from envs.phases import ENDED
@@ -19,6 +17,7 @@ from envs.precision import Functions
 from envs.roads import general
 from envs.roads.lanes import STRAIGHT
 from envs.scenarios import staging
+from envs.sensors import base
 from envs.state import FORMS, OBSTACLE, world_struct
 
 OTHER = (
@@ -232,12 +231,7 @@ class Surroundings:
         self._goals = wp.array(numbers["case_ints"][:, column], dtype=wp.int32, device=device)
         self._set_speeds = wp.array([case.target_speed for case in stage.cases], dtype=simulation.real, device=device)
         shapes = {"surroundings": (simulation.state.slots - 1, len(OTHER)), "ego": (len(EGO),)}
-        self.outputs = {
-            name: torch.zeros((simulation.num_worlds, *shape), dtype=torch.float32, device=simulation.device)
-            for name, shape in shapes.items()
-        }
-        self.finals = {name: torch.zeros_like(output) for name, output in self.outputs.items()}
-        self.spaces = {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in shapes.items()}
+        self.outputs, self.finals, self.spaces = base.numbers(simulation, shapes)
         self.memory: dict[str, torch.Tensor] = {}
 
     def launches(self, which: int, restart: bool = False) -> list[Launch]:

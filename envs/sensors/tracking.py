@@ -3,10 +3,8 @@
 import functools
 import math
 
-import numpy as np
 import torch
 import warp as wp
-from gymnasium import spaces
 
 from envs import random
 from envs.errors import UserError
@@ -15,6 +13,7 @@ from envs.phases import ENDED
 from envs.physics import dynamic_bicycle
 from envs.precision import Functions
 from envs.roads import general
+from envs.sensors import base
 from envs.sensors.vehicle_list import per_agent, require_network
 from envs.state import world_struct
 
@@ -98,12 +97,8 @@ class Tracking:
             raise UserError(f"noise must be at least 0, not {noise:g}")
         self._simulation, self._lane, self._noise = simulation, lane, float(noise)
         shape = per_agent(simulation, len(MEASURED), 1)
-        self.outputs = {
-            name: torch.zeros((n, *shape), dtype=torch.float32, device=simulation.device)
-            for name in ("state", "derivative", "reference_state")
-        }
-        self.finals = {name: torch.zeros_like(output) for name, output in self.outputs.items()}
-        self.spaces = {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name in self.outputs}
+        shapes = dict.fromkeys(("state", "derivative", "reference_state"), shape)
+        self.outputs, self.finals, self.spaces = base.numbers(simulation, shapes)
         self.memory: dict[str, torch.Tensor] = {}
         self._rows = tuple(wp.from_torch(output.view(n, agents, -1)) for output in self.outputs.values())
 

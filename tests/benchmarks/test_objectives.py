@@ -20,15 +20,15 @@ def found(**names: tuple[float, float]) -> objectives.Found:
 
 
 def test_skill_is_the_share_of_the_guess_error_that_is_gone():
-    everything = found(guess=(0.4, 0.5), random=(0.4, 0.5), atc=(0.1, 0.9))
+    everything = found(constant=(0.4, 0.5), random=(0.4, 0.5), atc=(0.1, 0.9))
     expected = [((1 - (0.1 + s) / (0.4 + s)) + (1 - (0.1 - s) / (0.5 - s))) / 2 for s in (0.0, 0.01)]
     assert skills(everything, "atc", "maps") == pytest.approx(expected)
     assert skills(everything, RANDOM, "maps") == pytest.approx([0.0, 0.0])
-    assert skills(found(guess=(0.4, 0.5), bad=(40.0, 0.5)), "bad", "maps")[0] == pytest.approx(-0.5)  # not below -1
+    assert skills(found(constant=(0.4, 0.5), bad=(40.0, 0.5)), "bad", "maps")[0] == pytest.approx(-0.5)  # not below -1
 
 
 def test_the_best_stands_first_and_groups_are_paired_by_seed():
-    everything = found(guess=(0.4, 0.5), random=(0.4, 0.5), mae=(0.3, 0.6), atc=(0.1, 0.9))
+    everything = found(constant=(0.4, 0.5), random=(0.4, 0.5), mae=(0.3, 0.6), atc=(0.1, 0.9))
     console = Console(record=True, width=120)
     for table in tables(everything, Args(objectives=("mae", "atc"))):
         console.print(table)

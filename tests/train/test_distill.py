@@ -40,15 +40,6 @@ SMALL = distill.Args(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums are rounded alike only with equally many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """The run directory of a policy that sees the state."""

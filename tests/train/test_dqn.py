@@ -37,15 +37,6 @@ SMALL = dqn.Args(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums are rounded alike only with equally many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing disturbed."""

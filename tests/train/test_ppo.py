@@ -36,15 +36,6 @@ SMALL = ppo.Args(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As the commands below have: sums are rounded alike only with equally many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def command(*arguments) -> subprocess.Popen:
     """`python -m train.ppo`, started."""
     return subprocess.Popen(

@@ -28,15 +28,6 @@ SMALL = pqn.Args(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums are rounded alike only with equally many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def rows(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 

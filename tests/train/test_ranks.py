@@ -41,15 +41,6 @@ SMALL = ppo.Args(
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As the other processes have."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def line(args: ppo.Args) -> list[str]:
     """Settings as a command line."""
     given = {name: value for name, value in vars(args).items() if value != getattr(ppo.Args(), name)}

@@ -33,15 +33,6 @@ DQN = dqn.Args(**SMALL, learning_starts=32, buffer_size=400, batch_size=16, log_
 COMMANDS = {ppo.Args: ppo, pqn.Args: pqn, dqn.Args: dqn, distill.Args: distill}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums are rounded alike only with equally many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def trained(args, out: Path, **changes) -> Path:
     return COMMANDS[type(args)].train(dataclasses.replace(args, out=out, **changes))
 
