@@ -89,6 +89,8 @@ class Scenario:
     longest: ClassVar[float] = 5.5
     # Whether the simulation has to know which lane everybody is on.
     uses_lanes: ClassVar[bool] = True
+    # Whether its agents are told the next manoeuvre of their route, see `envs.sensors.route`.
+    tells_route: ClassVar[bool] = False
     # Agents that a world has room for.
     max_agents: ClassVar[int] = 1
 

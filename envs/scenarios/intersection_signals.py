@@ -1,8 +1,10 @@
 """Crossing a junction with traffic signals, in traffic that obeys them.
 
 The ego comes towards a crossing and chooses its speed: SLOWER, IDLE, FASTER among 0, 6.5 and 13 m/s; where it goes is
-drawn. Each world draws one of the plans of `envs.roads.maps.signalised` and a time of its cycle. What the signals show
-is in no state observation: it has to be seen by the camera.
+drawn, and it is told as by a navigation system (the observation's key "route", see `envs.sensors.route`): of two heads
+side by side, the one with arrows is for those who turn left. Each world draws one of the plans of
+`envs.roads.maps.signalised` and a time of its cycle. What the signals show is in no state observation: it has to be
+seen by the camera.
 
 Reward of a step, of 7 frames of 1/15 s:
 
@@ -28,6 +30,7 @@ from envs.roads.crossings import LEFT, OUT, RIGHT, STRAIGHT
 from envs.roads.maps import signalised
 from envs.roads.maps.signalised import Plan
 from envs.roads.network import RoadNetwork
+from envs.roads.turns import turns
 from envs.scenarios import placing, scoring
 from envs.scenarios.base import LONGITUDINAL, Scenario
 from envs.state import IDM, OBSTACLE, world_struct
@@ -57,6 +60,7 @@ class IntersectionSignals(Scenario):
     blocking_reward: float = -0.1
 
     longest = 16.0
+    tells_route = True
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""
@@ -106,6 +110,12 @@ class IntersectionSignals(Scenario):
         ranges = {"x": (-150.0, 150.0), "y": (-150.0, 150.0), "vx": (-20.0, 20.0), "vy": (-20.0, 20.0)}
         features = ("presence", "x", "y", "vx", "vy", "cos_h", "sin_h", "cos_d", "sin_d")
         return [VehicleList(simulation, features, rows=15, ranges=ranges, absolute=True)]
+
+    def extra_sensors(self, simulation) -> list:
+        """See `Scenario.extra_sensors`: the route."""
+        from envs.sensors.route import Route
+
+        return [Route(simulation, [turns(network) for network in simulation.maps])]
 
 
 INTERSECTION_SIGNALS = IntersectionSignals(

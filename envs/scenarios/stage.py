@@ -52,9 +52,11 @@ from envs.roads.maps import crossings, exit, intersection, merge, roundabout, si
 from envs.roads.maps.carriageway import markings, straights
 from envs.roads.network import LaneIndex, RoadNetwork
 from envs.roads.parallel import ParallelRoad
+from envs.roads.turns import turns
 from envs.scenarios import staged, staging
 from envs.scenarios.base import ActionSet, Scenario
 from envs.sensors.lane_choice import LaneChoice
+from envs.sensors.route import Route
 from envs.sensors.surroundings import Surroundings
 from envs.sensors.vehicle_list import VehicleList
 
@@ -321,8 +323,11 @@ class Stage(Scenario):
             ) from None
 
     def extra_sensors(self, simulation) -> list:
-        """See `Scenario.extra_sensors`: "surroundings" and "ego", "lanes" and "traffic"."""
-        return [Surroundings(simulation), LaneChoice(simulation)]
+        """See `Scenario.extra_sensors`: "surroundings" and "ego", "lanes" and "traffic"; "route" as `like` has it."""
+        own = [Surroundings(simulation), LaneChoice(simulation)]
+        if self.like is not None and self.like.tells_route:
+            own.append(Route(simulation, [turns(network) for network in simulation.maps]))
+        return own
 
 
 TARGET_SPEEDS = (0.0, 40.0, 9)  # m/s, steps of 5

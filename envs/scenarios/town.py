@@ -101,6 +101,7 @@ class DrivingInTown(Scenario):
         return generated(self.first_seed, self.map_count, self.held_out)
 
     longest = 16.0
+    tells_route = True
 
     def make_maps(self) -> list[RoadNetwork]:
         """See `Scenario.make_maps`."""

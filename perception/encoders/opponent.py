@@ -31,7 +31,8 @@ class OpponentEncoder(Encoder):
     """A patch layer and two convolutions, which also see the most red, green and yellow pixel of each patch.
 
     The mean of a patch hides a lit lamp of two pixels in it, and what a strided convolution learns of such lamps from a
-    few thousand pictures does not hold elsewhere; the largest does not hide it.
+    few thousand pictures does not hold elsewhere; the largest does not hide it. Beside their maps stands, the same
+    everywhere, the most red, green and yellow pixel of the picture: whether there is a lit lamp at all.
 
     Args:
         in_channels, height, width, features: see `Encoder`; channels are red, green and blue of each frame.
@@ -55,7 +56,7 @@ class OpponentEncoder(Encoder):
         size = [pixels // PATCH for pixels in (height, width)]
         for _ in self.convolutions[1:]:
             size = [(pixels - 1) // 2 + 1 for pixels in size]
-        self.end((third, *size), features)
+        self.end((third + in_channels, *size), features)
         for layer in (*self.convolutions, *([self.projection] if features else [])):
             nn.init.orthogonal_(layer.weight, gain=2**0.5)
             nn.init.zeros_(layer.bias)
@@ -65,10 +66,12 @@ class OpponentEncoder(Encoder):
         patches, *rest = self.convolutions
         x = F.relu(F.conv2d(centred, patches.weight / SCALE, patches.bias, PATCH), inplace=True)
         stands_out = opponent(centred.unflatten(1, (-1, 3))).flatten(1, 2)
-        x = torch.cat([x, F.max_pool2d(stands_out, PATCH).to(x.dtype) / SCALE], 1)
+        patches_stand_out = F.max_pool2d(stands_out, PATCH).to(x.dtype) / SCALE
+        x = torch.cat([x, patches_stand_out], 1)
         for layer in rest:
             x = F.relu(layer(x), inplace=True)
-        return x
+        strongest = patches_stand_out.amax((2, 3), keepdim=True)
+        return torch.cat([x, strongest.expand(-1, -1, *x.shape[2:])], 1)
 
 
 def small_opponent(in_channels: int, height: int, width: int, features: int | None = 256) -> OpponentEncoder:

@@ -53,6 +53,16 @@ def test_one_pixel_is_seen_as_strongly_wherever_it_lies_in_its_patch(at):
     assert torch.equal(lit[0], lit[1]) and torch.equal(lit[0], lit[2])
 
 
+def test_one_lamp_anywhere_in_the_picture_is_told_everywhere():
+    encoder = encoders.build("small_opponent", 3, 32, 48)
+    image = torch.full((2, 3, 32, 48), 90, dtype=torch.uint8)
+    image[1, :, 5, 40] = torch.tensor([30, 230, 60], dtype=torch.uint8)
+    with torch.no_grad():
+        told = encoder.maps(image)[:, -3:]  # red, green, yellow
+    assert torch.equal(told, told[:, :, :1, :1].expand_as(told))
+    assert torch.equal(told[:, :, 0, 0], torch.tensor([[0.0, 0.0, 0.0], [0.0, 170.0, 0.0]]) / 64)
+
+
 def test_images_of_other_colours_are_refused():
     with pytest.raises(UserError, match="three colours a frame, not 4 channels"):
         encoders.build("small_opponent", 4, 32, 48)
