@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 
 import envs
+from agents.law_teacher import LawTeacher
 from agents.policies import Policy
 from envs.errors import UserError
 
@@ -27,6 +28,11 @@ class Teacher:
 
     def __init__(self, policy: Policy, actions: spaces.Space):
         self.policy, self.actions = policy, actions
+        self.name = policy.name
+
+    def reset(self, done: torch.Tensor | None) -> None:
+        """See `agents.policies.Policy.reset`."""
+        self.policy.reset(done)
 
     def advise(self, obs: Tensors) -> torch.Tensor:
         """What is to be done in N worlds. Shape: (N, A), probabilities of meta-actions; of continuous actions
@@ -75,7 +81,7 @@ class TaughtWorlds:
         names: the entries of the observation that the student sees.
     """
 
-    def __init__(self, worlds, teacher: Teacher, names: Sequence[str]):
+    def __init__(self, worlds, teacher: Teacher | LawTeacher, names: Sequence[str]):
         self.worlds, self.teacher, self.names = worlds, teacher, tuple(names)
         seen = worlds.single_observation_space
         self.single_observation_space = spaces.Dict({name: seen[name] for name in self.names})
@@ -93,7 +99,7 @@ class TaughtWorlds:
     def reset(self, seed: int | None = None) -> tuple[Tensors, dict[str, Any]]:
         """See VecWorlds; the observation is the student's."""
         self._obs, info = self.worlds.reset(seed=seed)
-        self.teacher.policy.reset(None)
+        self.teacher.reset(None)
         return self._of_student(self._obs), info
 
     def step(
@@ -101,14 +107,14 @@ class TaughtWorlds:
     ) -> tuple[Tensors, torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
         """See VecWorlds; the observation and info["final_obs"] are the student's."""
         self._obs, reward, terminated, truncated, info = self.worlds.step(actions, **options)
-        self.teacher.policy.reset(terminated | truncated)
+        self.teacher.reset(terminated | truncated)
         final = {"final_obs": self._of_student(info["final_obs"])}
         return self._of_student(self._obs), reward, terminated, truncated, info | final
 
     def set_state(self, state: Tensors) -> None:
         """See VecWorlds. A teacher that remembers something begins afresh."""
         self._obs = self.worlds.set_state(state)
-        self.teacher.policy.reset(None)
+        self.teacher.reset(None)
 
     def _of_student(self, obs: Tensors) -> Tensors:
         return {name: obs[name] for name in self.names}
@@ -124,11 +130,12 @@ def make_taught(policy: Policy, scenario: str, *, observation: str, **options: A
         options: other arguments of `envs.make_vec` as the student needs them.
 
     Raises:
-        UserError: one batch of worlds cannot be as both need it, or the teacher has no actions of its own.
+        UserError: one batch of worlds cannot be as both need it, or the law of drivers cannot teach there.
     """
     wanted = dict(policy.env_options)
     if wanted.get("ego") == "idm":
-        raise UserError(f"'{policy.name}' cannot teach: the worlds drive for it, and it has no actions to be learnt")
+        worlds = envs.make_vec(scenario, observation=observation, **options)
+        return TaughtWorlds(worlds, LawTeacher(worlds), worlds.observed[observation])
     watched = wanted.pop("observation", "camera")
     defaults = {name: parameter.default for name, parameter in inspect.signature(envs.make_vec).parameters.items()}
     for name, value in wanted.items():

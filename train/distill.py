@@ -3,6 +3,7 @@
     python -m train.ppo --env highway --observation state --out runs/teacher
     python -m train.distill --env highway --teacher runs/teacher --out runs/student    a student of camera images
     python -m train.ppo --env highway --init runs/student --out runs/tuned             PPO goes on from the student
+    python -m train.distill --env intersection-signals --teacher idm                   taught by the law of drivers
     python -m train.distill --env highway --teacher rules:driver --trust               taught by rules in rules.py
     python -m train.distill --resume runs/student          go on with a run that was stopped or killed
 
@@ -31,7 +32,8 @@ class Args(common.RunArgs):
     """Teach a driver what another one knows."""
 
     teacher: str = ""
-    """run directory or zoo/NAME of a policy, or MODULE:NAME or FILE.zip of a driver that is not ours (see --trust)"""
+    """run directory or zoo/NAME of a policy, "idm" (the law of drivers, which is told everything), or MODULE:NAME or
+    FILE.zip of a driver that is not ours (see --trust)"""
     trust: bool = False
     """the teacher may be a file or a module that runs code of its own"""
     total_steps: int = 400_000
@@ -106,7 +108,7 @@ def set_state(model: DAgger, state: dict[str, Any]) -> None:
         UserError: the teacher is no longer what it was.
     """
     if state["taught_by"] != model.taught_by:
-        name = model.env.worlds.teacher.policy.name
+        name = model.env.worlds.teacher.name
         raise UserError(f"the teacher {name} has changed since this run began: put the old one back to go on")
     model.dataset.set_state(state["dataset"])
 

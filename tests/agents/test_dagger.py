@@ -274,7 +274,6 @@ def test_actions_alone_are_advice():
         ({"observation": "camera", "frames": 4}, "needs worlds with frames=4, the student 2"),
         ({"observation": "camera", "rig": "front"}, "needs worlds with rig='front', the student 'surround'"),
         ({"observation": "state", "ego": "continuous"}, "needs worlds with ego='continuous', the student 'policy'"),
-        ({"observation": "state", "ego": "idm"}, "cannot teach: the worlds drive for it"),
     ],
 )
 def test_worlds_that_cannot_be_as_both_need_them(options, told):

@@ -50,9 +50,10 @@ def rows(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_sigterm_saves_and_it_goes_on_bit_for_bit(teacher, tmp_path, monkeypatch):
+@pytest.mark.parametrize("taught_by", ["a policy", "idm"])
+def test_sigterm_saves_and_it_goes_on_bit_for_bit(teacher, tmp_path, monkeypatch, taught_by):
     """From the camera, with a dataset that has begun to drop its oldest steps."""
-    small = dataclasses.replace(SMALL, teacher=str(teacher))
+    small = dataclasses.replace(SMALL, teacher="idm" if taught_by == "idm" else str(teacher))
     whole, run = tmp_path / "whole", tmp_path / "stopped"
     distill.train(dataclasses.replace(small, out=whole))
     assert [row["step"] for row in rows(whole)] == list(range(16, 321, 16))
@@ -176,7 +177,7 @@ def test_action_values_teach_their_best_action(tmp_path):
     [
         ({"teacher": ""}, "who teaches?"),
         ({"teacher": "zoo/highway-pp"}, "did you mean 'zoo/highway-ppo'"),
-        ({"teacher": "idm"}, "'idm' cannot teach"),
+        ({"teacher": "idm", "env": "racetrack"}, "'idm' teaches the choice among speeds and lanes"),
         ({"teacher": "careful"}, "'careful' drives staged cases only"),
         ({"env": "intersection"}, "was trained on 'highway-fast' and cannot drive 'intersection'"),
         ({"teacher": "zoo/highway-ppo", "env": "parking"}, "was trained on 'highway' and cannot drive 'parking'"),
