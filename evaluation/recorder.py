@@ -134,7 +134,7 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
     success = torch.full((worlds.num_worlds,), NO_GOAL, device=worlds.device)
     if hasattr(worlds.state, "success"):
         worlds.state.success.fill_(NO_GOAL)  # stays where the scenario never says whether a goal was reached
-    actions, rewards, pictures = [], [], []
+    actions, rewards, pictures, told = [], [], [], []
     steps = torch.zeros(worlds.num_worlds, dtype=torch.int64, device=worlds.device)
     running = torch.ones(worlds.num_worlds, dtype=torch.bool, device=worlds.device)
     while running.any():
@@ -142,6 +142,8 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
             raise RuntimeError(f"an episode of '{scenario.name}' outlasted its {scenario.duration} s")
         if "camera" in obs:
             pictures.append(newest_picture(obs["camera"]).clone())
+        if "route" in obs:
+            told.append(obs["route"].clone())
         action = policy.act(obs)
         obs, reward, terminated, truncated, _ = worlds.step(action, on_frame=on_frame)
         actions.append(action.clone())
@@ -162,6 +164,7 @@ def record(worlds, policy: Policy, seed: int, first: int = 0, on_step: Callable[
         dt=1.0 / scenario.simulation_frequency,
         frames_per_step=frames_per_step,
         camera=torch.stack(pictures) if pictures else None,
+        route=torch.stack(told) if told else None,
         success=success,
     )
 

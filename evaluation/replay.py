@@ -29,7 +29,7 @@ from evaluation.trajectory import BODIES, MOVING, Trajectory
 FORMAT = 3
 FRAMES = (*MOVING, *BODIES, "signal", "ttc", "headway")
 STEPS = ("actions", "rewards")
-OPTIONAL = ("camera", "shares")
+OPTIONAL = ("camera", "route", "shares")
 FULL = 127  # a share of 1
 DTYPES = {
     "lane": "int32",
@@ -61,6 +61,7 @@ class Replay:
             Shape: (S,), of several agents (S, A), of continuous actions with K more at the end.
         rewards: Shape: (S,), float32.
         camera: the picture that the policy acted upon, uint8, or None. Shape: (S, H, W, 3).
+        route: what the policy was told of its route, float32, or None; see `envs.sensors.route`. Shape: (S, 7).
         shares: what in the pictures of the last K steps spoke for the policy's decisions, 127, and against them, -127,
             int8, or None; see `evaluation.salient`. Shape: (K, H, W).
         scenario: name of the scenario.
@@ -105,6 +106,7 @@ class Replay:
     heads: tuple[tuple[float, ...], ...] = ()
     map: int = 0
     camera: np.ndarray | None = None
+    route: np.ndarray | None = None
     shares: np.ndarray | None = None
     about: dict = field(default_factory=dict)
 
@@ -130,13 +132,15 @@ class Replay:
             frames: that are stacked; before an episode's start they are its first.
 
         Returns:
-            "camera" uint8 (S, frames * 3, H, W), oldest frame first, and "speed" float32 (S, 1); see `envs.api`.
+            "camera" uint8 (S, frames * 3, H, W), oldest frame first, "speed" float32 (S, 1) and, where it is told
+            one, "route"; see `envs.api`.
         """
         steps = np.arange(len(self.actions))
         pictures = self.camera.transpose(0, 3, 1, 2)
         stacked = [pictures[np.maximum(steps - ago, 0)] for ago in reversed(range(frames))]
         speed = self.speed[steps * self.frames_per_step, :1] / np.float32(MAX_SPEED)
-        return {"camera": torch.from_numpy(np.concatenate(stacked, axis=1)), "speed": torch.from_numpy(speed)}
+        seen = {"camera": torch.from_numpy(np.concatenate(stacked, axis=1)), "speed": torch.from_numpy(speed)}
+        return seen if self.route is None else seen | {"route": torch.from_numpy(self.route)}
 
     def scene(self, frame: int) -> Scene:
         """One frame, 0 ... len(self) - 1, ready to be drawn."""
@@ -202,6 +206,7 @@ def of(trajectory: Trajectory, world: int, worlds, title: str, about: dict) -> R
         heads=heads,
         map=number,
         camera=camera,
+        route=None if trajectory.route is None else row(trajectory.route, "route", steps),
         about=about,
     )
 

@@ -58,6 +58,7 @@ class Trajectory:
         frames_per_step: simulation frames in a policy step.
         camera: the newest picture that the policy saw when it acted, uint8, or None without a camera.
             Shape: (S, N, 3, H, W).
+        route: what the policy was told of its route when it acted, see `envs.sensors.route`, or None. Shape: (S, N, 7).
         signal: what each signal head shows, or None. Shape: (T, N, heads).
         success: 1 where the episode ended at its goal, 0 where not, -1 where the scenario has none; or None.
             Shape: (N,).
@@ -90,6 +91,7 @@ class Trajectory:
     dt: float
     frames_per_step: int
     camera: Tensor | None = None
+    route: Tensor | None = None
     signal: Tensor | None = None
     success: Tensor | None = None
     ways: Ways | None = None

@@ -62,6 +62,20 @@ def test_a_recording_holds_what_the_policy_was_shown(recorded):
         assert torch.equal(again["speed"][step], obs["speed"][1]), step
 
 
+def test_what_is_told_of_the_route_is_recorded_too(tmp_path):
+    """So that who is told one can be asked again about a recording."""
+    worlds = envs.make_vec("intersection-signals", 2, device="cpu")
+    watched = Watched(policies.load("random", "intersection-signals"))
+    trajectory = record(worlds, watched, seed=1_000_000)
+    replay.save(replay.of(trajectory, 1, worlds, "a drive", {}), tmp_path / "a.safetensors")
+    worlds.close()
+    again = replay.load(tmp_path / "a.safetensors").observed(2)
+    assert again.keys() == watched.seen[0].keys()
+    assert len(again["route"]) == trajectory.steps[1] > 10
+    for step, obs in enumerate(watched.seen[: len(again["route"])]):
+        assert torch.equal(again["route"][step], obs["route"][1]), step
+
+
 def test_the_last_decisions_are_explained(recorded, told, driver, tmp_path):
     found, watched = recorded
     look = looking(driver)
