@@ -1,5 +1,7 @@
 """A stack of convolutions that is also told where colours stand out."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -25,6 +27,22 @@ def opponent(colours: torch.Tensor) -> torch.Tensor:
     """
     r, g, b = colours.unbind(-3)
     return torch.stack([r - torch.maximum(g, b), g - torch.maximum(r, b), torch.minimum(r, g) - b], -3).clamp(min=0)
+
+
+def largest(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """The largest value in every square of so many pixels a side; what is left over below and to the right is dropped.
+
+    As `torch.nn.functional.max_pool2d`, which takes three times as long on a CPU.
+
+    Args:
+        maps: [B, C, H, W].
+
+    Returns:
+        [B, C, H // side, W // side].
+    """
+    height, width = (size // side * side for size in maps.shape[2:])
+    rows = functools.reduce(torch.maximum, (maps[:, :, k:height:side, :width] for k in range(side)))
+    return functools.reduce(torch.maximum, (rows[..., k::side] for k in range(side)))
 
 
 class OpponentEncoder(Encoder):
@@ -66,7 +84,7 @@ class OpponentEncoder(Encoder):
         patches, *rest = self.convolutions
         x = F.relu(F.conv2d(centred, patches.weight / SCALE, patches.bias, PATCH), inplace=True)
         stands_out = opponent(centred.unflatten(1, (-1, 3))).flatten(1, 2)
-        patches_stand_out = F.max_pool2d(stands_out, PATCH).to(x.dtype) / SCALE
+        patches_stand_out = largest(stands_out, PATCH).to(x.dtype) / SCALE
         x = torch.cat([x, patches_stand_out], 1)
         for layer in rest:
             x = F.relu(layer(x), inplace=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from envs.errors import UserError
 from perception import encoders
-from perception.encoders.opponent import opponent
+from perception.encoders.opponent import largest, opponent
 
 LEVEL = st.integers(0, 255)
 
@@ -32,6 +32,12 @@ def test_light_that_is_added_leaves_them_and_more_light_scales_them(r, g, b, add
     plain = opponent(pixel(r, g, b))
     torch.testing.assert_close(opponent(pixel(r, g, b) + added), plain, atol=1e-3, rtol=0)
     torch.testing.assert_close(opponent(pixel(r, g, b) * factor), plain * factor, atol=1e-3, rtol=1e-5)
+
+
+@given(st.integers(1, 5), st.integers(5, 13), st.integers(5, 13))
+def test_the_largest_of_squares_is_torchs(side, height, width):
+    maps = torch.rand(2, 3, height, width)
+    assert torch.equal(largest(maps, side), torch.nn.functional.max_pool2d(maps, side))
 
 
 @pytest.mark.parametrize("at", [(0, 0), (17, 33), (31, 47)])
