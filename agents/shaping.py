@@ -34,6 +34,33 @@ class CrashPenalty:
         return obs, reward - self.penalty * info["crashed"].to(reward.dtype), terminated, truncated, info
 
 
+class RedLightPenalty:
+    """Worlds whose reward is lowered in the step in which the ego runs a red light. `info["episode_return"]` stays the
+    scenario's own. A light that is run in an episode's last step counts only in the scenario's own reward.
+
+    Args:
+        worlds: `envs.api.VecWorlds`, or a wrapper of it.
+        penalty: taken off the reward.
+    """
+
+    def __init__(self, worlds, penalty: float):
+        self.worlds, self.penalty = worlds, penalty
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "worlds":  # not set yet: a copy
+            raise AttributeError(name)
+        return getattr(self.worlds, name)
+
+    def step(
+        self, actions: torch.Tensor, **options: Any
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """See VecWorlds; only the reward differs."""
+        before = self.worlds.state.red_lights.clone()
+        obs, reward, terminated, truncated, info = self.worlds.step(actions, **options)
+        ran = self.worlds.state.red_lights > before  # a new episode begins at 0
+        return obs, reward - self.penalty * ran.to(reward.dtype), terminated, truncated, info
+
+
 class NormalisedReward:
     """Worlds whose reward is in units of the standard deviation of the discounted return so far, within +-10.
 

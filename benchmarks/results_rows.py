@@ -84,6 +84,14 @@ def _rows() -> list[Row]:
         rows += [
             Row(f"ppo-state-{scenario}", "PPO, privileged state", scenario, "train.ppo", state),
             Row(f"ppo-pixels-{scenario}", "PPO, pixels end to end", scenario, "train.ppo", pixels),
+            Row(f"student-{scenario}", "student of the law, camera", scenario, "train.distill", ("--teacher", "idm")),
+            Row(
+                f"tuned-{scenario}",
+                "the student, then PPO, camera",
+                scenario,
+                "train.ppo",
+                ("--init", f"{{runs}}/student-{scenario}-{{seed}}", "--learning-rate", "5e-4"),
+            ),
         ]
     return rows
 

@@ -31,7 +31,7 @@ from agents.divergence import Diverged, check_weights
 from agents.drivers import action_space
 from agents.entities import require_vehicles
 from agents.features import FeatureWorlds
-from agents.shaping import CrashPenalty
+from agents.shaping import CrashPenalty, RedLightPenalty
 from envs import files
 from envs.errors import UserError, unknown
 from envs.sb3 import SB3VecEnv
@@ -80,6 +80,8 @@ class RunArgs:
     """discount of one policy step"""
     crash_penalty: float = 60.0
     """taken off the reward of a step in which the ego crashes, while it learns; reported returns are the scenario's"""
+    red_light_penalty: float = 0.0
+    """the same for a step in which the ego runs a red light, beside what the scenario takes off for it"""
     hidden: tuple[int, ...] = (256, 256)
     """units of the hidden layers"""
     checkpoint_every: int = 20
@@ -151,8 +153,9 @@ def check_common(args: RunArgs, kinds: Sequence[str] = ("auto", "entities")) -> 
         raise UserError(f"--video-every must not be negative, and is {args.video_every}")
     if args.wandb:
         watching.load_wandb()
-    if args.crash_penalty < 0:
-        raise UserError(f"--crash-penalty must not be negative, and is {args.crash_penalty}")
+    for name in ("crash_penalty", "red_light_penalty"):
+        if getattr(args, name) < 0:
+            raise UserError(f"{option(name)} must not be negative, and is {getattr(args, name)}")
 
 
 def check_counts(args: RunArgs, names: Iterable[str]) -> None:
@@ -319,6 +322,8 @@ def make_worlds(
         worlds = FeatureWorlds(worlds, encoder.to(worlds.device))
     if args.crash_penalty:
         worlds = CrashPenalty(worlds, args.crash_penalty)
+    if args.red_light_penalty:
+        worlds = RedLightPenalty(worlds, args.red_light_penalty)
     header = {
         "scenario": args.env,
         "family": worlds.scenario.family,

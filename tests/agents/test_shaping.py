@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 import envs
 from agents import checkpoint
 from agents.ppo import PPO
-from agents.shaping import CrashPenalty, NormalisedReward
+from agents.shaping import CrashPenalty, NormalisedReward, RedLightPenalty
 from agents.stepping import HostStepper
 from train import ppo
 
@@ -30,6 +30,23 @@ def test_only_the_step_of_a_crash_is_penalised_and_returns_stay_the_scenarios():
         assert torch.equal(info["episode_return"], shaped_info["episode_return"])
         crashes += int(info["crashed"].sum())
     assert crashes > 0
+
+
+def test_the_step_in_which_a_red_light_is_run_is_penalised_once():
+    """The scenario's own reward takes 2 off in that step."""
+    plain = envs.make_vec("intersection-signals", 32, device="cpu", observation="state", seed=3)
+    shaped = RedLightPenalty(envs.make_vec("intersection-signals", 32, device="cpu", observation="state", seed=3), 7.0)
+    plain.reset(), shaped.reset()
+    faster = torch.full((32,), plain.action_names.index("FASTER"))
+    runs = 0
+    for _ in range(14):
+        _, reward, terminated, truncated, info = plain.step(faster)
+        _, lowered, *_ = shaped.step(faster)
+        goes_on = ~(terminated | truncated)
+        # At full speed nothing but a crash and a red light costs more than 1, and a crash ends the episode.
+        torch.testing.assert_close((reward - lowered)[goes_on], 7.0 * (reward < -1)[goes_on].float())
+        runs += int((reward < -1)[goes_on].sum())
+    assert runs > 5
 
 
 def test_rewards_are_normalised_as_stable_baselines3_does(balance):
