@@ -208,7 +208,8 @@ def begin(command: Command, args: RunArgs) -> tuple[Any, Path, dict[str, Any]]:
         parts = [args.env, args.observation, *([] if args.policy == "auto" else [args.policy])]
         parts += [] if command.algorithm == "PPO" else [command.algorithm.lower()]
         out = args.out or Path("runs") / "-".join([*parts, str(args.seed)])
-        if out.exists():
+        # An empty directory may be a run that was killed as it began.
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise UserError(f"{out} exists: choose another --out, or go on with it by --resume {out}")
         return args, out, {}
     try:
@@ -391,7 +392,7 @@ def train(command: Command, args: RunArgs) -> Path:
         return out
     ranks.barrier()  # by now all have seen that the directory is new
     if not resuming and ranks.first():
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
         kept = {key: value for key, value in dataclasses.asdict(args).items() if key not in ("out", "resume")}
         config = {"args": kept, "policy": header, "versions": versions()}
         files.write(out / CONFIG, json.dumps(config, indent=2) + "\n")

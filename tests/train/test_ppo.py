@@ -209,6 +209,13 @@ def test_nothing_is_overwritten(whole):
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
+def test_a_run_that_was_killed_as_it_began_is_begun_again(tmp_path):
+    """Between making its directory and writing anything into it."""
+    (tmp_path / "run").mkdir()
+    run = ppo.train(dataclasses.replace(SMALL, total_steps=64, out=tmp_path / "run"))
+    assert (run / policies.NAME).exists()
+
+
 def test_a_checkpoint_cut_in_half_is_refused_and_kept(whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "damaged")
     saved = run / checkpoint.NAME
