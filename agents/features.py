@@ -9,6 +9,7 @@ from torch import nn
 
 from agents.extractors import told
 from agents.networks import load_weights, weights
+from agents.wrapped import Wrapped
 
 DTYPE = torch.float16  # of stored features: they are layer-normalised, so half precision loses about 0.1 %
 
@@ -37,7 +38,7 @@ def space(encoder: nn.Module, beside: int) -> spaces.Dict:
     return spaces.Dict({"features": spaces.Box(-float("inf"), float("inf"), (size,), "float16")})
 
 
-class FeatureWorlds:
+class FeatureWorlds(Wrapped):
     """`envs.api.VecWorlds` with a camera, observed as one vector of `encode`.
 
     Everything but the observations is the worlds' own. `info["final_obs"]` is encoded only where an episode ended.
@@ -48,15 +49,11 @@ class FeatureWorlds:
     """
 
     def __init__(self, worlds, encoder: nn.Module):
-        self.worlds, self.encoder = worlds, encoder
+        super().__init__(worlds)
+        self.encoder = encoder
         observed = worlds.single_observation_space
         self.names = told(observed)
         self.single_observation_space = space(encoder, sum(observed[name].shape[0] for name in self.names))
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "worlds":  # not set yet: a copy or an unpickled object
-            raise AttributeError(name)
-        return getattr(self.worlds, name)
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """See VecWorlds; the observation is that of `encode`."""

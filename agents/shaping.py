@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from agents import ranks
+from agents.wrapped import Wrapped
 
 
-class CrashPenalty:
+class CrashPenalty(Wrapped):
     """Worlds whose reward is lowered in the step in which the ego crashes.
 
     highway-env's reward forgives crashes: at 30 m/s it pays 0.93 to 1 a step, at 20 m/s 0.67 to 0.73, and a crash costs
@@ -19,12 +20,8 @@ class CrashPenalty:
     """
 
     def __init__(self, worlds, penalty: float):
-        self.worlds, self.penalty = worlds, penalty
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "worlds":  # not set yet: a copy
-            raise AttributeError(name)
-        return getattr(self.worlds, name)
+        super().__init__(worlds)
+        self.penalty = penalty
 
     def step(
         self, actions: torch.Tensor, **options: Any
@@ -34,7 +31,7 @@ class CrashPenalty:
         return obs, reward - self.penalty * info["crashed"].to(reward.dtype), terminated, truncated, info
 
 
-class RedLightPenalty:
+class RedLightPenalty(Wrapped):
     """Worlds whose reward is lowered in the step in which the ego runs a red light. `info["episode_return"]` stays the
     scenario's own. A light that is run in an episode's last step counts only in the scenario's own reward.
 
@@ -44,12 +41,8 @@ class RedLightPenalty:
     """
 
     def __init__(self, worlds, penalty: float):
-        self.worlds, self.penalty = worlds, penalty
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "worlds":  # not set yet: a copy
-            raise AttributeError(name)
-        return getattr(self.worlds, name)
+        super().__init__(worlds)
+        self.penalty = penalty
 
     def step(
         self, actions: torch.Tensor, **options: Any
@@ -61,7 +54,7 @@ class RedLightPenalty:
         return obs, reward - self.penalty * ran.to(reward.dtype), terminated, truncated, info
 
 
-class NormalisedReward:
+class NormalisedReward(Wrapped):
     """Worlds whose reward is in units of the standard deviation of the discounted return so far, within +-10.
 
     The arithmetic is that of stable-baselines3's `VecNormalize`, on the device, over the worlds of all ranks (see
@@ -75,16 +68,12 @@ class NormalisedReward:
     CLIP, EPSILON = 10.0, 1e-8
 
     def __init__(self, worlds, gamma: float):
-        self.worlds, self.gamma = worlds, gamma
+        super().__init__(worlds)
+        self.gamma = gamma
         double = {"dtype": torch.float64, "device": worlds.device}
         self.returns = torch.zeros(worlds.num_worlds, **double)  # what has come so far, the latest undiscounted
         # A little to begin with, as VecNormalize has it.
         self.count, self.mean, self.variance = (torch.full((1,), number, **double) for number in (1e-4, 0.0, 1.0))
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "worlds":  # not set yet: a copy
-            raise AttributeError(name)
-        return getattr(self.worlds, name)
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """See VecWorlds; what was learnt about returns is kept."""

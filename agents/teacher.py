@@ -10,6 +10,7 @@ from gymnasium import spaces
 import envs
 from agents.law_teacher import LawTeacher
 from agents.policies import Policy
+from agents.wrapped import Wrapped
 from envs.errors import UserError
 
 # Standard deviation that a continuous action counts with whose teacher does not say how sure it is, of a range of 2.
@@ -70,7 +71,7 @@ class Teacher:
         return torch.nn.functional.one_hot(chosen.long(), count)
 
 
-class TaughtWorlds:
+class TaughtWorlds(Wrapped):
     """`envs.api.VecWorlds` that show a student its part of the observation, and a teacher all of it.
 
     Nothing is simulated twice: both look at the same state.
@@ -82,15 +83,11 @@ class TaughtWorlds:
     """
 
     def __init__(self, worlds, teacher: Teacher | LawTeacher, names: Sequence[str]):
-        self.worlds, self.teacher, self.names = worlds, teacher, tuple(names)
+        super().__init__(worlds)
+        self.teacher, self.names = teacher, tuple(names)
         seen = worlds.single_observation_space
         self.single_observation_space = spaces.Dict({name: seen[name] for name in self.names})
         self._obs: Tensors = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "worlds":  # not set yet: a copy
-            raise AttributeError(name)
-        return getattr(self.worlds, name)
 
     def advise(self) -> torch.Tensor:
         """What the teacher would do now, see `Teacher.advise`. Call it once a step."""
