@@ -6,9 +6,9 @@ import json
 import pytest
 
 import envs
-from train import common, dqn, ppo, pqn, settings
+from train import common, distill, dqn, ppo, pqn, settings
 
-COMMANDS = {"ppo": ppo.COMMAND, "dqn": dqn.COMMAND, "pqn": pqn.COMMAND}
+COMMANDS = {"ppo": ppo.COMMAND, "dqn": dqn.COMMAND, "pqn": pqn.COMMAND, "distill": distill.COMMAND}
 FILES = sorted(settings.FOLDER.glob("*.json"))
 
 
@@ -23,6 +23,8 @@ def test_every_file_names_a_command_a_scenario_and_possible_settings(path):
     args = settings.suited(command.args, algorithm, scenario)
     changed = {name for name, value in dataclasses.asdict(args).items() if value != default[name]}
     assert changed - {"env"} == set(content["settings"])
+    if algorithm == "distill":  # who teaches is the user's to say
+        args = dataclasses.replace(args, teacher="idm")
     command.check(args)
 
 
