@@ -59,6 +59,10 @@ class LawTeacher:
     def reset(self, done: torch.Tensor | None) -> None:
         """Nothing is remembered."""
 
+    def close(self) -> None:
+        """End the threads of the second batch."""
+        self.law.close()
+
     def advise(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The action for the worlds as they are now, with probability 1. Shape: (N, A) float32.
 

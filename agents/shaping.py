@@ -8,11 +8,8 @@ from agents import ranks
 from agents.wrapped import Wrapped
 
 
-class CrashPenalty(Wrapped):
-    """Worlds whose reward is lowered in the step in which the ego crashes.
-
-    highway-env's reward forgives crashes: at 30 m/s it pays 0.93 to 1 a step, at 20 m/s 0.67 to 0.73, and a crash costs
-    no more than what is left of the episode. `info["episode_return"]` stays the scenario's own.
+class Penalty(Wrapped):
+    """Worlds whose reward is lowered in some steps; `info["episode_return"]` stays the scenario's own.
 
     Args:
         worlds: `envs.api.VecWorlds`, or a wrapper of it.
@@ -22,6 +19,14 @@ class CrashPenalty(Wrapped):
     def __init__(self, worlds, penalty: float):
         super().__init__(worlds)
         self.penalty = penalty
+
+
+class CrashPenalty(Penalty):
+    """Worlds whose reward is lowered in the step in which the ego crashes.
+
+    highway-env's reward forgives crashes: at 30 m/s it pays 0.93 to 1 a step, at 20 m/s 0.67 to 0.73, and a crash costs
+    no more than what is left of the episode. `info["episode_return"]` stays the scenario's own.
+    """
 
     def step(
         self, actions: torch.Tensor, **options: Any
@@ -31,18 +36,10 @@ class CrashPenalty(Wrapped):
         return obs, reward - self.penalty * info["crashed"].to(reward.dtype), terminated, truncated, info
 
 
-class RedLightPenalty(Wrapped):
+class RedLightPenalty(Penalty):
     """Worlds whose reward is lowered in the step in which the ego runs a red light. `info["episode_return"]` stays the
     scenario's own. A light that is run in an episode's last step counts only in the scenario's own reward.
-
-    Args:
-        worlds: `envs.api.VecWorlds`, or a wrapper of it.
-        penalty: taken off the reward.
     """
-
-    def __init__(self, worlds, penalty: float):
-        super().__init__(worlds)
-        self.penalty = penalty
 
     def step(
         self, actions: torch.Tensor, **options: Any

@@ -35,6 +35,9 @@ class Teacher:
         """See `agents.policies.Policy.reset`."""
         self.policy.reset(done)
 
+    def close(self) -> None:
+        """A policy has nothing to end."""
+
     def advise(self, obs: Tensors) -> torch.Tensor:
         """What is to be done in N worlds. Shape: (N, A), probabilities of meta-actions; of continuous actions
         (N, 2, K), their means and standard deviations. float32.
@@ -112,6 +115,11 @@ class TaughtWorlds(Wrapped):
         """See VecWorlds. A teacher that remembers something begins afresh."""
         self._obs = self.worlds.set_state(state)
         self.teacher.reset(None)
+
+    def close(self) -> None:
+        """End the threads, the teacher's too."""
+        self.teacher.close()
+        self.worlds.close()
 
     def _of_student(self, obs: Tensors) -> Tensors:
         return {name: obs[name] for name in self.names}

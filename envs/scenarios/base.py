@@ -10,6 +10,7 @@ from envs.physics.actions import ACCELERATION_RANGE, META_ACTIONS, STEERING_RANG
 from envs.physics.idm import DriverModel
 from envs.roads.network import RoadNetwork
 from envs.roads.parallel import ParallelRoad
+from envs.roads.turns import turns
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,16 @@ class Scenario:
         ranges = {"x": (-100.0, 100.0), "y": (-100.0, 100.0), "vx": (-30.0, 30.0), "vy": (-30.0, 30.0)}
         return [VehicleList(simulation, ranges=ranges, see_behind=True)]
 
+    def manoeuvres(self, maps: list[RoadNetwork]) -> list[dict[tuple[str, str], str]]:
+        """What each road of the maps does, for agents that are told, see `envs.sensors.route.Route`."""
+        return [turns(network) for network in maps]
+
     def extra_sensors(self, simulation) -> list:
-        """Sensors that agents have beside those of any observation, see `envs.sensors.base.Sensor`."""
-        return []
+        """Sensors that agents have beside those of any observation, see `envs.sensors.base.Sensor`: the route, for
+        those who are told it."""
+        from envs.sensors.route import Route
+
+        return [Route(simulation, self.manoeuvres(simulation.maps))] if self.tells_route else []
 
     def times(self, ego_kind: int) -> dict[str, Any]:
         """The values that every `Task` has."""

@@ -30,7 +30,6 @@ from envs.roads.crossings import LEFT, OUT, RIGHT, STRAIGHT
 from envs.roads.maps import signalised
 from envs.roads.maps.signalised import Plan
 from envs.roads.network import RoadNetwork
-from envs.roads.turns import turns
 from envs.scenarios import placing, scoring
 from envs.scenarios.base import LONGITUDINAL, Scenario
 from envs.state import IDM, OBSTACLE, world_struct
@@ -110,12 +109,6 @@ class IntersectionSignals(Scenario):
         ranges = {"x": (-150.0, 150.0), "y": (-150.0, 150.0), "vx": (-20.0, 20.0), "vy": (-20.0, 20.0)}
         features = ("presence", "x", "y", "vx", "vy", "cos_h", "sin_h", "cos_d", "sin_d")
         return [VehicleList(simulation, features, rows=15, ranges=ranges, absolute=True)]
-
-    def extra_sensors(self, simulation) -> list:
-        """See `Scenario.extra_sensors`: the route."""
-        from envs.sensors.route import Route
-
-        return [Route(simulation, [turns(network) for network in simulation.maps])]
 
 
 INTERSECTION_SIGNALS = IntersectionSignals(

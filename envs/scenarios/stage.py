@@ -52,7 +52,6 @@ from envs.roads.maps import crossings, exit, intersection, merge, roundabout, si
 from envs.roads.maps.carriageway import markings, straights
 from envs.roads.network import LaneIndex, RoadNetwork
 from envs.roads.parallel import ParallelRoad
-from envs.roads.turns import turns
 from envs.scenarios import staged, staging
 from envs.scenarios.base import ActionSet, Scenario
 from envs.sensors.lane_choice import LaneChoice
@@ -326,7 +325,7 @@ class Stage(Scenario):
         """See `Scenario.extra_sensors`: "surroundings" and "ego", "lanes" and "traffic"; "route" as `like` has it."""
         own = [Surroundings(simulation), LaneChoice(simulation)]
         if self.like is not None and self.like.tells_route:
-            own.append(Route(simulation, [turns(network) for network in simulation.maps]))
+            own.append(Route(simulation, self.manoeuvres(simulation.maps)))
         return own
 
 

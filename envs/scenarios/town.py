@@ -129,11 +129,9 @@ class DrivingInTown(Scenario):
         ranges = {"x": (-100.0, 100.0), "y": (-100.0, 100.0), "vx": (-20.0, 20.0), "vy": (-20.0, 20.0)}
         return [VehicleList(simulation, features, rows=15, ranges=ranges, see_behind=True)]
 
-    def extra_sensors(self, simulation) -> list:
-        """See `Scenario.extra_sensors`: the route."""
-        from envs.sensors.route import Route
-
-        return [Route(simulation, [town.manoeuvres for town in self.towns()])]
+    def manoeuvres(self, maps: list[RoadNetwork]) -> list[dict[tuple[str, str], str]]:
+        """See `Scenario.manoeuvres`: as the towns were built."""
+        return [town.manoeuvres for town in self.towns()]
 
 
 TOWN = DrivingInTown(
