@@ -19,7 +19,9 @@ from envs.state import IDM
 HORIZON = 2.0  # s
 EXPONENT = 4.0  # IDM's, of the ego
 CHANGES = {-1: "LANE_LEFT", 1: "LANE_RIGHT"}
-SPEEDS = {"SLOWER": -1, "IDLE": 0, "FASTER": 1}
+# In the order of preference among equals: the first two are relative to the speed, which a student sees. What IDLE does
+# depends on the target speed of before, which it does not.
+SPEEDS = {"SLOWER": -1, "FASTER": 1, "IDLE": 0}
 
 
 class LawTeacher:
@@ -102,8 +104,8 @@ class LawTeacher:
         index = self.worlds.state.speed_index[:, 0].long()
         worst = torch.full_like(speed, math.inf)
         chosen = torch.zeros_like(index)
-        for name in sorted(SPEEDS, key=lambda name: abs(SPEEDS[name])):  # to stay as it is before anything else
-            target = self.speeds[index if name == "IDLE" else (present + SPEEDS[name]).clamp(0, last)]
+        for name, step in SPEEDS.items():
+            target = self.speeds[(present + step).clamp(0, last) if step else index]
             miss = (target + (speed - target) * self.left - wanted).abs()
             better = miss < worst - 1e-3
             chosen = torch.where(better, self.actions.index(name), chosen)
