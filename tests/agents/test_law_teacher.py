@@ -57,10 +57,12 @@ def test_advice_leaves_the_worlds_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("gap", "speed", "expected"), [(400.0, 20.0, "FASTER"), (8.0, 24.0, "SLOWER"), (400.0, 30.0, "IDLE")]
+    ("gap", "speed", "expected"), [(400.0, 20.0, "FASTER"), (8.0, 24.0, "SLOWER"), (400.0, 30.0, "FASTER")]
 )
-def test_speeds_on_a_highway(gap, speed, expected):
-    """On the only lane that is free of all but one, which stands `gap` ahead."""
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_speeds_on_a_highway(gap, speed, index, expected):
+    """On the only lane that is free of all but one, which stands `gap` ahead. The target speed of before is in no
+    observation, and where an action that is relative to the speed does as well, it decides nothing."""
     worlds = envs.make_vec("highway-fast", num_worlds=1, observation="state")
     worlds.reset(0)
     s = worlds.state
@@ -68,7 +70,7 @@ def test_speeds_on_a_highway(gap, speed, expected):
     s.x[:, 1], s.y[:, 1], s.speed[:, 1] = s.x[:, 0] + gap, s.y[:, 0], 0.0
     s.target_speed[:, 1], s.heading[:, 0] = 0.0, 0.0
     s.speed[:, 0] = s.target_speed[:, 0] = speed
-    s.speed_index[:, 0] = round((speed - 20) / 5)
+    s.speed_index[:, 0] = index
     teacher = LawTeacher(worlds)
     teacher.changes = 0
     assert worlds.action_names[int(teacher.advise({}).argmax())] == expected
