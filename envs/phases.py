@@ -158,8 +158,12 @@ def driving(real: type, road_module) -> Functions:
                 act.continuous(world, controls, w, i, commands[w, 2 * i], commands[w, 2 * i + 1])
 
     @wp.func
-    def command(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
-        """A vehicle's steering and acceleration, from where everyone stands."""
+    def has_leader(world: wp.ref[World], w: int, i: int) -> bool:
+        return world.vehicle[w, i].kind == idm_kind and world.vehicle[w, i].crashed == 0
+
+    @wp.func
+    def command(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, leader: int):
+        """A vehicle's steering and acceleration, from where everyone stands and who is ahead on its lane."""
         kind = world.vehicle[w, i].kind
         if (kind != idm_kind and kind != meta_kind) or world.vehicle[w, i].crashed != 0:
             return
@@ -172,11 +176,10 @@ def driving(real: type, road_module) -> Functions:
             world.vehicle[w, i].acceleration = tracking.cruise(world.vehicle[w, i].target_speed, speed)
             return
         lane = world.vehicle[w, i].lane
-        leader = road_functions.front(world, road, w, i, lane)
         braking = lane_change.braking_for(world, road, driver, w, i, leader)
         if lane != target:
-            leader = road_functions.front(world, road, w, i, target)
-            braking = wp.max(braking, lane_change.braking_for(world, road, driver, w, i, leader))
+            other = road_functions.front(world, road, w, i, target)
+            braking = wp.max(braking, lane_change.braking_for(world, road, driver, w, i, other))
         if road.rules != 0:
             braking = wp.max(braking, rules.hold(world, road, driver, w, i))
         limit = road_functions.speed_limit(road, lane)
@@ -203,7 +206,27 @@ def driving(real: type, road_module) -> Functions:
             motion.integrate(world, w, i, dt)
         road_functions.closest_lane(world, road, w, i)
 
+    @wp.func
+    def command_one(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
+        leader = int(-1)
+        if has_leader(world, w, i):
+            leader = road_functions.front(world, road, w, i, world.vehicle[w, i].lane)
+        command(world, road, driver, w, i, leader)
+
     if road_module.SORTED:
+
+        @wp.func
+        def command_all(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int):
+            """From the first on the road to the last: who is ahead of each is known when its turn comes."""
+            frontmost = road_functions.nobody()
+            for behind in range(1, world.slots + 1):
+                r = world.slots - behind
+                i = world.vehicle[w, r].order
+                leader = int(-1)
+                if has_leader(world, w, i):
+                    leader = road_functions.front_at(world, road, w, r, world.vehicle[w, i].lane, frontmost)
+                command(world, road, driver, w, i, leader)
+                road_functions.pass_by(world, road, w, i, frontmost)
 
         @wp.func
         def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
@@ -211,8 +234,7 @@ def driving(real: type, road_module) -> Functions:
 
         @wp.func
         def collide_all(world: wp.ref[World], road: wp.ref[Road], w: int, dt: real):
-            for i in range(world.used[w]):
-                contact.collide(world, w, i, dt)
+            contact.collide_sorted(world, w, dt)
 
         @wp.func
         def foresee(world: wp.ref[World], road: wp.ref[Road], w: int, i: int):
@@ -229,6 +251,11 @@ def driving(real: type, road_module) -> Functions:
     else:
         regulation = right_of_way.build(real, road_functions, dynamic_motion)
         foresee, give_way = regulation.predict, regulation.enforce
+
+        @wp.func
+        def command_all(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int):
+            for i in range(world.used[w]):
+                command_one(world, road, driver, w, i)
 
         @wp.func
         def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
@@ -264,8 +291,7 @@ def driving(real: type, road_module) -> Functions:
             for i in range(world.used[w]):
                 lane_change.propose(world, road, driver, w, i)
                 lane_change.settle(world, road, driver, w, i)
-            for i in range(world.used[w]):
-                command(world, road, driver, w, i)
+            command_all(world, road, driver, w)
             world.frame[w] = world.frame[w] + 1
             if road.rules != 0:
                 rules.advance(world, road, w, dt)
@@ -302,7 +328,7 @@ def driving(real: type, road_module) -> Functions:
     def command_vehicles(world: World, road: Road, driver: Driver, which: int, first_world: int):
         w, i = wp.tid()
         if not skipped(world, which, w + first_world):
-            command(world, road, driver, w + first_world, i)
+            command_one(world, road, driver, w + first_world, i)
 
     @wp.kernel(module="unique")
     def count_frame(world: World, road: Road, dt: real, which: int, first_world: int):

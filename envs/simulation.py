@@ -9,7 +9,6 @@ a phase and replays the step as a CUDA graph.
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from envs import compilation, phases
 from envs.errors import UserError, unknown
 from envs.launch import Launch
 from envs.phases import ALL, ENDED
-from envs.physics import right_of_way
+from envs.physics import idm, right_of_way
 from envs.precision import scalar
 from envs.roads import general, network_table, parallel
 from envs.roads.parallel import ParallelRoad
@@ -141,8 +140,7 @@ class Simulation:
             paths = (self.num_worlds, scenario.slots, len(right_of_way.TIMES), 3)
             self.road.path = wp.zeros(paths, dtype=self.real, device=self.warp_device)
         self.driver = k.Driver()
-        for parameter in fields(scenario.driver):
-            setattr(self.driver, parameter.name, getattr(scenario.driver, parameter.name))
+        idm.fill(self.driver, scenario.driver)
         actions = scenario.actions
         self.controls = k.Controls()
         self.controls.low, self.controls.high, self.controls.count = scenario.target_speeds

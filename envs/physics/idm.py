@@ -9,7 +9,8 @@ limit, dv is projected on the follower's direction, and d* is squared even where
 """
 
 import functools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import warp as wp
 
@@ -44,6 +45,13 @@ class DriverModel:
     decision_delay: float = 1.0
 
 
+def fill(driver, model: DriverModel) -> None:
+    """Write the parameters of a model into a struct `Driver`."""
+    for parameter in fields(model):
+        setattr(driver, parameter.name, getattr(model, parameter.name))
+    driver.closing_scale = 2 * math.sqrt(model.comfort_acceleration * model.comfort_deceleration)
+
+
 @functools.cache
 def build(real: type) -> Functions:
     """Struct `Driver` and the law on scalars and on pairs of slots."""
@@ -60,8 +68,9 @@ def build(real: type) -> Functions:
         min_gain: real
         max_imposed_braking: real
         decision_delay: real
+        closing_scale: real  # 2 sqrt(a_max b)
 
-    eps, zero, one, two, four = real(0.01), real(0.0), real(1.0), real(2.0), real(4.0)
+    eps, zero, one, four = real(0.01), real(0.0), real(1.0), real(4.0)
 
     @wp.func
     def not_zero(value: real) -> real:
@@ -73,11 +82,7 @@ def build(real: type) -> Functions:
     @wp.func
     def desired_gap(driver: Driver, speed: real, approach: real) -> real:
         """d*, from the follower's speed and the rate at which it closes in [m]."""
-        return (
-            driver.jam_distance
-            + speed * driver.headway
-            + speed * approach / (two * wp.sqrt(driver.comfort_acceleration * driver.comfort_deceleration))
-        )
+        return driver.jam_distance + speed * driver.headway + speed * approach / driver.closing_scale
 
     @wp.func
     def free_acceleration(driver: Driver, speed: real, target_speed: real, limit: real, exponent: real) -> real:

@@ -27,7 +27,7 @@ def build(real: type, road_functions) -> Functions:
     World = world_struct(real)
     law = idm.build(real)
     Driver, Road = law.Driver, road_functions.Road
-    neighbours, reachable = road_functions.neighbours, road_functions.reachable
+    surroundings, reachable = road_functions.surroundings, road_functions.reachable
     left_of, right_of, same_road = road_functions.left_of, road_functions.right_of, road_functions.same_road
     gap, onward, speed_limit = road_functions.gap, road_functions.onward, road_functions.speed_limit
     has_planned_place, wrong_way = road_functions.has_planned_place, road_functions.wrong_way
@@ -43,13 +43,25 @@ def build(real: type, road_functions) -> Functions:
 
     @wp.func(inline=road_functions.inline)
     def wants(
-        world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, lane: int, old: wp.vec2i
+        world: wp.ref[World],
+        road: wp.ref[Road],
+        driver: Driver,
+        w: int,
+        i: int,
+        lane: int,
+        new: wp.vec2i,
+        old: wp.vec2i,
     ) -> bool:
-        """Whether a driver wants to change to a lane; `old`: who is ahead of it and behind on its own."""
+        """Whether a driver wants to change to a lane; who is ahead and behind there (new) and on its own (old)."""
         exponent = world.vehicle[w, i].exponent
-        new = neighbours(world, road, w, i, lane)
         ahead = new[0]
-        behind = new[1]
+        old_ahead = old[0]
+        gain = braking_for(world, road, driver, w, i, old_ahead) - braking_for(world, road, driver, w, i, ahead)
+        free_choice = not has_planned_place(world, w, i)
+        # Who thinks of itself alone need not know who is behind, most of the time.
+        if free_choice and driver.politeness == zero and not gain >= driver.min_gain:
+            return False
+        behind = road_functions.behind(world, road, w, i, lane, new)
         followers_gain = real(0.0)
         if behind >= 0 and world.vehicle[w, behind].kind < obstacle:
             limit = speed_limit(road, world.vehicle[w, behind].lane)
@@ -60,7 +72,7 @@ def build(real: type, road_functions) -> Functions:
             if free - imposed < -driver.max_imposed_braking:
                 return False
             followers_gain = braking_for(world, road, driver, w, behind, ahead) - imposed
-        if has_planned_place(world, w, i):
+        if not free_choice:
             # A route that asks for a place leaves no choice but whether it is safe to change towards it now.
             if wrong_way(world, road, w, i, lane):
                 return False
@@ -69,10 +81,8 @@ def build(real: type, road_functions) -> Functions:
                 driver, world.vehicle[w, i].speed, world.vehicle[w, i].target_speed, limit, exponent
             )
             return free - braking_for(world, road, driver, w, i, ahead) >= -driver.max_imposed_braking
-        old_ahead = old[0]
-        gain = braking_for(world, road, driver, w, i, old_ahead) - braking_for(world, road, driver, w, i, ahead)
         if driver.politeness != zero:
-            old_behind = old[1]
+            old_behind = road_functions.behind(world, road, w, i, world.vehicle[w, i].lane, old)
             if old_behind >= 0 and world.vehicle[w, old_behind].kind < obstacle:
                 followers_gain += braking_for(world, road, driver, w, old_behind, i) - braking_for(
                     world, road, driver, w, old_behind, old_ahead
@@ -107,12 +117,12 @@ def build(real: type, road_functions) -> Functions:
                     left = may_take(world, road, w, i, left_of(road, lane))
                     right = may_take(world, road, w, i, right_of(road, lane))
                     if left >= 0 or right >= 0:
-                        old = neighbours(world, road, w, i, lane)
+                        near = surroundings(world, road, w, i, left, lane, right)
                         if left >= 0:
-                            if wants(world, road, driver, w, i, left, old):
+                            if wants(world, road, driver, w, i, left, near.left, near.own):
                                 target = left
                         if right >= 0:
-                            if wants(world, road, driver, w, i, right, old):
+                            if wants(world, road, driver, w, i, right, near.right, near.own):
                                 target = right
         world.vehicle[w, i].proposed_lane = target
 

@@ -15,7 +15,7 @@ from envs.precision import Functions
 from envs.roads import conflicts, signals
 from envs.roads import lanes as lane_geometry
 from envs.roads.lanes import CIRCULAR, SINE, STRAIGHT
-from envs.roads.parallel import END_MARGIN, SIDE_MARGIN
+from envs.roads.parallel import END_MARGIN, SIDE_MARGIN, Surroundings
 from envs.state import LANDMARK, world_struct
 
 SORTED = False
@@ -444,6 +444,23 @@ def build(real: type) -> Functions:
         return wp.vec2i(pair.ahead, pair.behind)
 
     @wp.func
+    def behind(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int, near: wp.vec2i) -> int:
+        return near[1]
+
+    @wp.func
+    def surroundings(
+        world: wp.ref[World], road: wp.ref[Road], w: int, i: int, left: int, own: int, right: int
+    ) -> Surroundings:
+        """`neighbours` on up to three lanes; a lane of -1 has none."""
+        near = Surroundings()
+        near.own = neighbours(world, road, w, i, own)
+        if left >= 0:
+            near.left = neighbours(world, road, w, i, left)
+        if right >= 0:
+            near.right = neighbours(world, road, w, i, right)
+        return near
+
+    @wp.func
     def front(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
         """The first of `neighbours`. On a straight lane that is looked at alone, nobody behind has to be ranked."""
         alone_lane = road.connected == 0 or road.of_lane[lane].link_first == road.of_lane[lane].link_end
@@ -501,6 +518,8 @@ def build(real: type) -> Functions:
         has_planned_place=has_planned_place,
         gap=gap,
         neighbours=neighbours,
+        surroundings=surroundings,
+        behind=behind,
         front=front,
         sort=sort,
     )

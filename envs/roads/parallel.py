@@ -23,6 +23,16 @@ LANE_WIDTH = 4.0
 END_MARGIN = 5.0
 # Neighbours are sought this far beyond the edges of a lane (highway-env's margin).
 SIDE_MARGIN = 1.0
+TRACKED = 4  # lanes of a road on which the leaders of all vehicles are found in one sweep
+
+
+@wp.struct
+class Surroundings:
+    """The slots ahead and behind on a vehicle's lane and those beside it, -1 where there is none."""
+
+    left: wp.vec2i
+    own: wp.vec2i
+    right: wp.vec2i
 
 
 @dataclass(frozen=True)
@@ -87,10 +97,14 @@ def build(real: type) -> Functions:
     wrong_way(world, road, w, i, lane)      whether a change to the lane leads away from that place
     sort(world, w)                          slots along the road, where that is what neighbours are found by
     neighbours(world, road, w, i, lane)     the slots ahead of and behind i on a lane, each -1 where there is none
+    surroundings(world, road, w, i, left, own, right)     the same on several lanes, of which -1 is none; who is behind
+                                            may be left out
+    behind(world, road, w, i, lane, near)   who that is, where `near` are the surroundings on that lane
     front(world, road, w, i, lane)          the first of them
     """
     World = world_struct(real)
-    vec2 = wp.vec2f if real is wp.float32 else wp.vec2d
+    vec_tracked, vec_tracked_int = wp.types.vector(TRACKED, real), wp.types.vector(TRACKED, wp.int32)
+    vec2, vec3 = (wp.vec2f, wp.vec3f) if real is wp.float32 else (wp.vec2d, wp.vec3d)
 
     @wp.struct
     class Road:
@@ -100,7 +114,14 @@ def build(real: type) -> Functions:
         speed_limit: real
         rules: wp.int32  # 0: nothing but driving
 
-    end_margin, side_margin = real(END_MARGIN), real(SIDE_MARGIN)
+    @wp.struct
+    class Frontmost:
+        """Who comes first on each lane, of all that are ahead of a place on the road; -1 is nobody."""
+
+        slot: vec_tracked_int
+        x: vec_tracked
+
+    end_margin, side_margin, tracked = real(END_MARGIN), real(SIDE_MARGIN), TRACKED
     half, two, zero = real(0.5), real(2.0), real(0.0)
 
     @wp.func
@@ -174,21 +195,27 @@ def build(real: type) -> Functions:
     @wp.func
     def sort(world: wp.ref[World], w: int):
         # Insertion sort: between two frames hardly any two vehicles change places.
+        highest = int(world.vehicle[w, 0].order)
+        top = world.vehicle[w, highest].x
         for a in range(1, world.slots):
             slot = world.vehicle[w, a].order
             x = world.vehicle[w, slot].x
+            if top < x or (top == x and highest < slot):
+                highest = slot
+                top = x
+                continue
             b = int(a - 1)
             while b >= 0:
                 other = world.vehicle[w, b].order
                 x_other = world.vehicle[w, other].x
                 if x_other > x or (x_other == x and other > slot):
                     world.vehicle[w, b + 1].order = other
+                    world.vehicle[w, other].rank = b + 1
                     b = b - 1
                 else:
                     break
             world.vehicle[w, b + 1].order = slot
-        for a in range(world.slots):
-            world.vehicle[w, world.vehicle[w, a].order].rank = a
+            world.vehicle[w, slot].rank = b + 1
 
     @wp.func
     def neighbour_here(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, j: int, lane: int) -> bool:
@@ -216,6 +243,43 @@ def build(real: type) -> Functions:
         return found
 
     @wp.func
+    def front_at(
+        world: wp.ref[World], road: wp.ref[Road], w: int, r: int, lane: int, frontmost: wp.ref[Frontmost]
+    ) -> int:
+        """`front` of the vehicle of rank r on its lane, from who comes first of all that have a higher rank."""
+        i = world.vehicle[w, r].order
+        if lane >= tracked:
+            return front(world, road, w, i, lane)
+        if r > 0:
+            if world.vehicle[w, world.vehicle[w, r - 1].order].x == world.vehicle[w, i].x:
+                return front(world, road, w, i, lane)
+        # By constants alone: what is looked up by a variable is not kept in registers.
+        found = int(-1)
+        for k in range(tracked):
+            found = wp.where(k == lane, frontmost.slot[k], found)
+        return found
+
+    @wp.func
+    def pass_by(world: wp.ref[World], road: wp.ref[Road], w: int, j: int, frontmost: wp.ref[Frontmost]):
+        """Let j come first, on every lane that it is on; of several level with each other the last slot stays."""
+        x = world.vehicle[w, j].x
+        if world.vehicle[w, j].kind == 0 or not within_ends(road, x, end_margin):
+            return
+        y = world.vehicle[w, j].y
+        reach = road.lane_width * half + side_margin
+        for k in range(tracked):
+            here = wp.abs(lateral(road, k, y)) <= reach and (frontmost.slot[k] < 0 or frontmost.x[k] != x)
+            frontmost.slot[k] = wp.where(here, j, frontmost.slot[k])
+            frontmost.x[k] = wp.where(here, x, frontmost.x[k])
+
+    @wp.func
+    def nobody() -> Frontmost:
+        frontmost = Frontmost()
+        for lane in range(tracked):
+            frontmost.slot[lane] = -1
+        return frontmost
+
+    @wp.func
     def rear(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> int:
         """The vehicle behind i on a lane; of several level with each other the first slot (highway-env)."""
         x = world.vehicle[w, i].x
@@ -233,6 +297,44 @@ def build(real: type) -> Functions:
     @wp.func
     def neighbours(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> wp.vec2i:
         return wp.vec2i(front(world, road, w, i, lane), rear(world, road, w, i, lane))
+
+    @wp.func
+    def surroundings(
+        world: wp.ref[World], road: wp.ref[Road], w: int, i: int, left: int, own: int, right: int
+    ) -> Surroundings:
+        # One walk ahead for all lanes, see `front` for the rules; who is behind is sought when it is asked for.
+        x = world.vehicle[w, i].x
+        r = int(world.vehicle[w, i].rank)
+        while r > 0 and world.vehicle[w, world.vehicle[w, r - 1].order].x == x:
+            r = r - 1
+        reach = road.lane_width * half + side_margin
+        slots = wp.vec3i(-1, -1, -1)  # on the left, own, right lane
+        at = vec3(x, x, x)  # where those are: nobody beyond is of interest
+        open = wp.vec3i(wp.where(left >= 0, 1, 0), 1, wp.where(right >= 0, 1, 0))
+        while r < world.slots:
+            j = world.vehicle[w, r].order
+            r = r + 1
+            x_j = world.vehicle[w, j].x
+            for k in range(3):
+                if open[k] != 0 and slots[k] >= 0 and x_j != at[k]:
+                    open[k] = 0
+            if open[0] + open[1] + open[2] == 0:
+                break
+            if j != i and world.vehicle[w, j].kind != 0 and within_ends(road, x_j, end_margin):
+                y = world.vehicle[w, j].y
+                for k in range(3):
+                    if open[k] != 0 and wp.abs(lateral(road, own - 1 + k, y)) <= reach:
+                        slots[k] = j
+                        at[k] = x_j
+        near = Surroundings()
+        near.left = wp.vec2i(slots[0], -1)
+        near.own = wp.vec2i(slots[1], -1)
+        near.right = wp.vec2i(slots[2], -1)
+        return near
+
+    @wp.func
+    def behind(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int, near: wp.vec2i) -> int:
+        return rear(world, road, w, i, lane)
 
     return Functions(
         inline=None,
@@ -254,7 +356,13 @@ def build(real: type) -> Functions:
         wrong_way=wrong_way,
         sort=sort,
         front=front,
+        Frontmost=Frontmost,
+        front_at=front_at,
+        pass_by=pass_by,
+        nobody=nobody,
         neighbours=neighbours,
+        surroundings=surroundings,
+        behind=behind,
     )
 
 

@@ -112,8 +112,7 @@ def road_struct(lanes: int, length: float = 10_000.0):
 
 def driver_struct(model: DriverModel):
     driver = idm.build(real).Driver()
-    for name, value in vars(model).items():
-        setattr(driver, name, value)
+    idm.fill(driver, model)
     return driver
 
 
