@@ -24,6 +24,7 @@ from envs.physics import (
     unruled,
 )
 from envs.precision import Functions
+from envs.roads.parallel import Surroundings
 from envs.state import DYNAMIC, IDM, META, OBSTACLE, PLAIN, WALKER, world_struct
 
 # Which worlds a kernel works on.
@@ -138,7 +139,7 @@ def driving(real: type, road_module) -> Functions:
     idm_kind, meta_kind, plain_kind, dynamic_kind, obstacle = IDM, META, PLAIN, DYNAMIC, OBSTACLE
     look_ahead, ended = real(control.LOOK_AHEAD), ENDED
     rules = (unruled if road_module.SORTED else ruled).build(real, road_functions, driver_law)
-    walker = WALKER
+    walker, most = WALKER, collision.BITS
 
     @wp.func
     def skipped(world: wp.ref[World], which: int, w: int) -> bool:
@@ -200,11 +201,12 @@ def driving(real: type, road_module) -> Functions:
         if kind == 0 or kind >= obstacle:
             return
         world.vehicle[w, i].timer = world.vehicle[w, i].timer + dt
+        y = world.vehicle[w, i].y
         if kind == dynamic_kind:
             dynamic_motion.integrate(world, w, i, dt)
         else:
             motion.integrate(world, w, i, dt)
-        road_functions.closest_lane(world, road, w, i)
+        road_functions.follow_lane(world, road, w, i, y)
 
     @wp.func
     def command_one(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
@@ -213,20 +215,49 @@ def driving(real: type, road_module) -> Functions:
             leader = road_functions.front(world, road, w, i, world.vehicle[w, i].lane)
         command(world, road, driver, w, i, leader)
 
+    @wp.func
+    def decide_each(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int):
+        """The lanes, steering and acceleration of all."""
+        for i in range(world.used[w]):
+            lane_change.propose(world, road, driver, w, i)
+            lane_change.settle(world, road, driver, w, i)
+        for i in range(world.used[w]):
+            command_one(world, road, driver, w, i)
+
     if road_module.SORTED:
 
         @wp.func
-        def command_all(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int):
+        def decide_all(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int):
             """From the first on the road to the last: who is ahead of each is known when its turn comes."""
+            if world.slots > most:
+                decide_each(world, road, driver, w)
+                return
+            leaders = wp.zeros(shape=(most,), dtype=wp.int32)
             frontmost = road_functions.nobody()
             for behind in range(1, world.slots + 1):
                 r = world.slots - behind
                 i = world.vehicle[w, r].order
-                leader = int(-1)
+                target = lane_change.steers_to(world, road, w, i)
                 if has_leader(world, w, i):
-                    leader = road_functions.front_at(world, road, w, r, world.vehicle[w, i].lane, frontmost)
-                command(world, road, driver, w, i, leader)
+                    lane = world.vehicle[w, i].lane
+                    leader = road_functions.front_at(world, road, w, r, lane, frontmost)
+                    leaders[r] = leader
+                    if lane_change.considers(world, driver, w, i, target):
+                        near = Surroundings()
+                        near.own = wp.vec2i(leader, -1)
+                        left = lane_change.may_take(world, road, w, i, road_functions.left_of(road, lane))
+                        right = lane_change.may_take(world, road, w, i, road_functions.right_of(road, lane))
+                        if left >= 0:
+                            near.left = wp.vec2i(road_functions.front_at(world, road, w, r, left, frontmost), -1)
+                        if right >= 0:
+                            near.right = wp.vec2i(road_functions.front_at(world, road, w, r, right, frontmost), -1)
+                        target = lane_change.choose(world, road, driver, w, i, left, right, near)
+                world.vehicle[w, i].proposed_lane = target
                 road_functions.pass_by(world, road, w, i, frontmost)
+            for i in range(world.used[w]):
+                lane_change.settle(world, road, driver, w, i)
+            for r in range(world.slots):
+                command(world, road, driver, w, world.vehicle[w, r].order, leaders[r])
 
         @wp.func
         def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
@@ -252,10 +283,7 @@ def driving(real: type, road_module) -> Functions:
         regulation = right_of_way.build(real, road_functions, dynamic_motion)
         foresee, give_way = regulation.predict, regulation.enforce
 
-        @wp.func
-        def command_all(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int):
-            for i in range(world.used[w]):
-                command_one(world, road, driver, w, i)
+        decide_all = decide_each
 
         @wp.func
         def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):
@@ -288,10 +316,7 @@ def driving(real: type, road_module) -> Functions:
         if takes_action != 0:
             begin(world, road, controls, commands, w)
         for _ in range(frames):
-            for i in range(world.used[w]):
-                lane_change.propose(world, road, driver, w, i)
-                lane_change.settle(world, road, driver, w, i)
-            command_all(world, road, driver, w)
+            decide_all(world, road, driver, w)
             world.frame[w] = world.frame[w] + 1
             if road.rules != 0:
                 rules.advance(world, road, w, dt)

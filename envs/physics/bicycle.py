@@ -52,11 +52,16 @@ def build(real: type) -> Functions:
         world.vehicle[w, i].acceleration = acceleration
         world.vehicle[w, i].sin_slip = sin_slip
 
-        cos_slip = wp.sqrt(one - sin_slip * sin_slip)
-        c = world.vehicle[w, i].cos_heading
-        s = world.vehicle[w, i].sin_heading
-        x = world.vehicle[w, i].x + speed * (c * cos_slip - s * sin_slip) * dt
-        y = world.vehicle[w, i].y + speed * (s * cos_slip + c * sin_slip) * dt
+        along = world.vehicle[w, i].cos_heading
+        across = world.vehicle[w, i].sin_heading
+        if sin_slip != zero:
+            cos_slip = wp.sqrt(one - sin_slip * sin_slip)
+            c = along
+            s = across
+            along = c * cos_slip - s * sin_slip
+            across = s * cos_slip + c * sin_slip
+        x = world.vehicle[w, i].x + speed * along * dt
+        y = world.vehicle[w, i].y + speed * across * dt
         if world.vehicle[w, i].has_impact != 0:
             x = x + world.vehicle[w, i].impact_x
             y = y + world.vehicle[w, i].impact_y

@@ -12,6 +12,7 @@ import warp as wp
 
 from envs.physics import idm
 from envs.precision import Functions
+from envs.roads.parallel import Surroundings
 from envs.state import IDM, META, OBSTACLE, world_struct
 
 MIN_SPEED = 1.0  # m/s, slower than this nobody changes lane
@@ -98,32 +99,59 @@ def build(real: type, road_functions) -> Functions:
         return wp.where(reachable(world, road, w, i, lane), lane, -1)
 
     @wp.func
-    def propose(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
-        lane = world.vehicle[w, i].lane
-        target = world.vehicle[w, i].target_lane
+    def considers(world: wp.ref[World], driver: Driver, w: int, i: int, target: int) -> bool:
+        """Whether a driver thinks about its lane in this frame; if so, not again for a while."""
+        if (
+            world.vehicle[w, i].kind != idm_kind
+            or world.vehicle[w, i].crashed != 0
+            or world.vehicle[w, i].lane != target
+            or world.vehicle[w, i].changes_lanes == 0
+        ):
+            return False
+        if world.vehicle[w, i].timer <= driver.decision_delay:
+            return False
+        world.vehicle[w, i].timer = zero
+        return wp.abs(world.vehicle[w, i].speed) >= min_speed
+
+    @wp.func
+    def steers_to(world: wp.ref[World], road: wp.ref[Road], w: int, i: int) -> int:
         kind = world.vehicle[w, i].kind
         if kind == meta_kind or (kind == idm_kind and world.vehicle[w, i].crashed == 0):
-            target = onward(world, road, w, i)
-        if (
-            kind == idm_kind
-            and world.vehicle[w, i].crashed == 0
-            and lane == target
-            and world.vehicle[w, i].changes_lanes != 0
-        ):
-            if world.vehicle[w, i].timer > driver.decision_delay:
-                world.vehicle[w, i].timer = zero
-                if wp.abs(world.vehicle[w, i].speed) >= min_speed:
-                    # Left is weighed first; right, where it is wanted too, overrules it.
-                    left = may_take(world, road, w, i, left_of(road, lane))
-                    right = may_take(world, road, w, i, right_of(road, lane))
-                    if left >= 0 or right >= 0:
-                        near = surroundings(world, road, w, i, left, lane, right)
-                        if left >= 0:
-                            if wants(world, road, driver, w, i, left, near.left, near.own):
-                                target = left
-                        if right >= 0:
-                            if wants(world, road, driver, w, i, right, near.right, near.own):
-                                target = right
+            return onward(world, road, w, i)
+        return world.vehicle[w, i].target_lane
+
+    @wp.func
+    def choose(
+        world: wp.ref[World],
+        road: wp.ref[Road],
+        driver: Driver,
+        w: int,
+        i: int,
+        left: int,
+        right: int,
+        near: Surroundings,
+    ) -> int:
+        """The lane that a driver wants, its own or one beside it; -1 for one that cannot be taken."""
+        target = int(world.vehicle[w, i].lane)
+        # Left is weighed first; right, where it is wanted too, overrules it.
+        if left >= 0:
+            if wants(world, road, driver, w, i, left, near.left, near.own):
+                target = left
+        if right >= 0:
+            if wants(world, road, driver, w, i, right, near.right, near.own):
+                target = right
+        return target
+
+    @wp.func
+    def propose(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
+        target = steers_to(world, road, w, i)
+        if considers(world, driver, w, i, target):
+            lane = world.vehicle[w, i].lane
+            left = may_take(world, road, w, i, left_of(road, lane))
+            right = may_take(world, road, w, i, right_of(road, lane))
+            if left >= 0 or right >= 0:
+                near = surroundings(world, road, w, i, left, lane, right)
+                target = choose(world, road, driver, w, i, left, right, near)
         world.vehicle[w, i].proposed_lane = target
 
     @wp.func
@@ -152,4 +180,12 @@ def build(real: type, road_functions) -> Functions:
                         break
         world.vehicle[w, i].target_lane = target
 
-    return Functions(propose=propose, settle=settle, braking_for=braking_for)
+    return Functions(
+        propose=propose,
+        settle=settle,
+        braking_for=braking_for,
+        considers=considers,
+        steers_to=steers_to,
+        may_take=may_take,
+        choose=choose,
+    )

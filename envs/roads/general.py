@@ -366,6 +366,10 @@ def build(real: type) -> Functions:
         at = world.vehicle[w, i].route_at
         return at < world.vehicle[w, i].route_end and world.route[w, i, at] % places > 0
 
+    @wp.func
+    def follow_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, y: real):
+        closest_lane(world, road, w, i)
+
     # --- neighbours -----------------------------------------------------------------------------------------------
 
     @wp.func
@@ -512,6 +516,7 @@ def build(real: type) -> Functions:
         on_lane=on_lane,
         reachable=reachable,
         closest_lane=closest_lane,
+        follow_lane=follow_lane,
         locate=locate,
         onward=onward,
         wrong_way=wrong_way,

@@ -83,6 +83,7 @@ def build(real: type) -> Functions:
     """Struct `Road` and the Warp functions that every road module offers; lanes are numbers, distances in m.
 
     closest_lane(world, road, w, i)         set the lane that a vehicle is on, from that of the last frame
+    follow_lane(world, road, w, i, y)       the same after a frame of motion, before which it was at y across
     local(road, lane, x, y)                 (s, r) of a point: along the lane, and to the right of its centre line
     local_of(world, road, w, i, lane)       the same of a vehicle
     heading_at(road, lane, s)               direction of the centre line
@@ -130,6 +131,12 @@ def build(real: type) -> Functions:
         # argmin takes it: a vehicle on the line belongs to the left lane.
         place = wp.ceil(world.vehicle[w, i].y / road.lane_width - half)
         world.vehicle[w, i].lane = wp.clamp(int(place), 0, road.lanes - 1)
+
+    @wp.func
+    def follow_lane(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, y: real):
+        # Most drive along the middle of a lane, and are on the same one still.
+        if world.vehicle[w, i].y != y:
+            closest_lane(world, road, w, i)
 
     @wp.func
     def lateral(road: wp.ref[Road], lane: int, y: real) -> real:
@@ -341,6 +348,7 @@ def build(real: type) -> Functions:
         Road=Road,
         vec2=vec2,
         closest_lane=closest_lane,
+        follow_lane=follow_lane,
         local=local,
         local_of=local_of,
         heading_at=heading_at,
