@@ -27,6 +27,7 @@ from envs import files, scenarios
 from envs.errors import UserError, exit_on_user_error
 from envs.sensors.rig import SURROUND
 from evaluation import pretrained, transfer
+from evaluation.kept_seeds import going_on
 from evaluation.probes import benchmark, fits
 from evaluation.probes.benchmark import Row
 from evaluation.probes.labels import LABELS
@@ -185,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    exit_on_user_error(lambda: going_on(main))

@@ -10,8 +10,6 @@ A run that was interrupted goes on; one whose figures are in docs/results/ROW.js
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,8 @@ from benchmarks.results_page import write_page
 from benchmarks.results_rows import ROWS, Row
 from envs import files
 from envs.errors import UserError, exit_on_user_error, unknown
-from evaluation import api
+from evaluation import api, child
+from evaluation.kept_seeds import going_on
 
 FORMAT = 1
 ROOT = Path(__file__).parent.parent
@@ -71,18 +70,18 @@ def trained(row: Row, seed: int, run: Path) -> float:
     clock = run.with_suffix(".seconds")
     before = float(clock.read_text()) if run.exists() and clock.exists() else 0.0
     if (run / "config.json").exists():
-        line = [row.module, "--resume", str(run)]
+        line = ["--resume", str(run)]
     else:
-        line = [row.module, *row.options(seed, run.parent), "--seed", str(seed), "--out", str(run)]
+        line = [*row.options(seed, run.parent), "--seed", str(seed), "--out", str(run)]
     start = time.monotonic()
     try:
-        code = subprocess.run([sys.executable, "-m", *line], cwd=ROOT, check=False).returncode
+        code = child.run(row.module, line)
     finally:
         seconds = before + time.monotonic() - start
         run.parent.mkdir(parents=True, exist_ok=True)
         files.write(clock, str(seconds))
     if code:
-        raise UserError(f"python -m {' '.join(line)} ended with exit code {code}")
+        raise UserError(f"python -m {row.module} {' '.join(line)} ended with exit code {code}")
     return seconds
 
 
@@ -162,4 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    exit_on_user_error(lambda: going_on(main))

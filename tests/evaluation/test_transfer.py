@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from envs.errors import UserError
-from evaluation import few_labels, kept_seeds, pretrained, transfer, tuning
+from evaluation import child, few_labels, kept_seeds, transfer, tuning
 from evaluation.probes import benchmark, fits
 from evaluation.probes.benchmark import Pictures, Row
 from evaluation.probes.recording import Recording
@@ -73,7 +73,7 @@ def called(monkeypatch, command, *arguments: str) -> None:
 # --- another scenario -------------------------------------------------------------------------------------------------
 
 
-def in_process(arguments: list[str]) -> int:
+def in_process(module: str, arguments: list[str]) -> int:
     """A training as the command runs it, but here and as short as can be."""
     perception.main(tyro.cli(perception.Args, args=arguments))
     return 0
@@ -81,7 +81,7 @@ def in_process(arguments: list[str]) -> int:
 
 @pytest.fixture
 def quick(short, monkeypatch):
-    monkeypatch.setattr(pretrained, "run", in_process)
+    monkeypatch.setattr(child, "run", in_process)
     monkeypatch.setattr(perception, "Settings", lambda: Settings(steps=4, worlds_per_batch=4, passes=1))
     monkeypatch.setattr(perception_report, "PROBED", (8, 2))
 
@@ -113,7 +113,7 @@ def test_an_encoder_goes_to_another_scenario(quick, monkeypatch, tmp_path, capsy
         assert row["skill"]["value"] > 0.5, way  # brightness is easy
     assert f"{adapters:,}" in capsys.readouterr().out and not (tmp_path / kept_seeds.DONE).exists()
 
-    monkeypatch.setattr(pretrained, "run", lambda arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(child, "run", lambda module, arguments: pytest.fail("trained again"))
     called(monkeypatch, transfer, *arguments)
     again = json.loads((tmp_path / "transfer.json").read_text())
     assert again["figures"] == found["figures"]
@@ -170,7 +170,7 @@ def test_a_training_that_is_interrupted_saves_itself_and_is_gone_on_with(monkeyp
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(SystemExit) as ended:
-        kept_seeds.going_on(lambda: pretrained.run(["--env", "merge"]))
+        kept_seeds.going_on(lambda: child.run("train.perception", ["--env", "merge"]))
     thread.join()
     assert ended.value.code == 128 + signal.SIGTERM and (tmp_path / "saved").read_text() == "saved\n"
 
@@ -181,7 +181,7 @@ def study(out, **changed) -> transfer.Study:
 
 def test_what_is_there_is_gone_on_with(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(pretrained, "run", lambda arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr(child, "run", lambda module, arguments: calls.append(arguments) or 0)
     work = study(tmp_path)
     folder = work.folder("all", 0)
     transfer.train(work, "all", 0)
@@ -202,7 +202,7 @@ def test_what_is_there_is_gone_on_with(monkeypatch, tmp_path):
 
 
 def test_a_training_that_fails_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(pretrained, "run", lambda arguments: 2)
+    monkeypatch.setattr(child, "run", lambda module, arguments: 2)
     with pytest.raises(UserError, match=r"python -m train\.perception --env merge .*--tune lora.* exit code 2"):
         transfer.train(study(tmp_path), "lora", 0)
 
