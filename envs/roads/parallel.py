@@ -83,7 +83,6 @@ def build(real: type) -> Functions:
     """Struct `Road` and the Warp functions that every road module offers; lanes are numbers, distances in m.
 
     closest_lane(world, road, w, i)         set the lane that a vehicle is on, from that of the last frame
-    follow_lane(world, road, w, i, y)       the same after a frame of motion, before which it was at y across
     local(road, lane, x, y)                 (s, r) of a point: along the lane, and to the right of its centre line
     local_of(world, road, w, i, lane)       the same of a vehicle
     heading_at(road, lane, s)               direction of the centre line
@@ -97,11 +96,14 @@ def build(real: type) -> Functions:
     has_planned_place(world, w, i)          whether the route asks for a place on the present road
     wrong_way(world, road, w, i, lane)      whether a change to the lane leads away from that place
     sort(world, w)                          slots along the road, where that is what neighbours are found by
-    neighbours(world, road, w, i, lane)     the slots ahead of and behind i on a lane, each -1 where there is none
-    surroundings(world, road, w, i, left, own, right)     the same on several lanes, of which -1 is none; who is behind
-                                            may be left out
+    front(world, road, w, i, lane)          the slot ahead of i on a lane, -1 where there is none
+    surroundings(world, road, w, i, left, own, right)     the slots ahead and behind on up to three lanes, -1 being no
+                                            lane; who is behind may be left out
     behind(world, road, w, i, lane, near)   who that is, where `near` are the surroundings on that lane
-    front(world, road, w, i, lane)          the first of them
+    follow_lane(world, road, w, i, y)       `closest_lane` after a frame of motion, before which i was at y across
+
+    This road alone also offers `Frontmost`, `nobody`, `front_at` and `pass_by`: the slots ahead of all vehicles, found
+    in one sweep from the first on the road to the last.
     """
     World = world_struct(real)
     vec_tracked, vec_tracked_int = wp.types.vector(TRACKED, real), wp.types.vector(TRACKED, wp.int32)
@@ -302,10 +304,6 @@ def build(real: type) -> Functions:
         return found
 
     @wp.func
-    def neighbours(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, lane: int) -> wp.vec2i:
-        return wp.vec2i(front(world, road, w, i, lane), rear(world, road, w, i, lane))
-
-    @wp.func
     def surroundings(
         world: wp.ref[World], road: wp.ref[Road], w: int, i: int, left: int, own: int, right: int
     ) -> Surroundings:
@@ -368,7 +366,6 @@ def build(real: type) -> Functions:
         front_at=front_at,
         pass_by=pass_by,
         nobody=nobody,
-        neighbours=neighbours,
         surroundings=surroundings,
         behind=behind,
     )

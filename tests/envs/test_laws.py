@@ -72,8 +72,25 @@ def kernels() -> dict[str, wp.Kernel]:
         road_law.sort(world, 0)
         for i in range(world.slots):
             for lane in range(road.lanes):
-                out[i, lane, 0] = road_law.neighbours(world, road, 0, i, lane)[0]
-                out[i, lane, 1] = road_law.neighbours(world, road, 0, i, lane)[1]
+                out[i, lane, 0] = road_law.front(world, road, 0, i, lane)
+                out[i, lane, 1] = road_law.behind(world, road, 0, i, lane, wp.vec2i(-1, -1))
+
+    @wp.kernel(module="unique")
+    def leaders(world: World, road: Road, swept: wp.array2d(dtype=wp.int32), walked: wp.array3d(dtype=wp.int32)):
+        """Who is ahead on every lane, by the sweep over all vehicles and by the walk over lanes beside each other."""
+        road_law.sort(world, 0)
+        frontmost = road_law.nobody()
+        for last in range(world.slots):
+            r = world.slots - 1 - last
+            i = world.vehicle[0, r].order
+            for lane in range(road.lanes):
+                swept[i, lane] = road_law.front_at(world, road, 0, r, lane, frontmost)
+                right = wp.where(lane < road.lanes - 1, lane + 1, -1)
+                near = road_law.surroundings(world, road, 0, i, lane - 1, lane, right)
+                walked[i, lane, 0] = near.left[0]
+                walked[i, lane, 1] = near.own[0]
+                walked[i, lane, 2] = near.right[0]
+            road_law.pass_by(world, road, 0, i, frontmost)
 
     @wp.kernel(module="unique")
     def on_road(world: World, road: Road, lane: int, out: wp.array(dtype=wp.int32)):
@@ -395,6 +412,23 @@ def test_neighbours_equal_highway_envs(positions):
         for lane in range(lanes):
             front, rear = road.neighbour_vehicles(vehicle, ("0", "1", lane))
             assert ours[i, lane].tolist() == [slot(road, front), slot(road, rear)]
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 6])
+@given(st.lists(st.one_of(places, st.tuples(number(-10, 110), number(-5, 25))), min_size=1, max_size=9))
+@settings(max_examples=60)
+def test_short_cuts_find_the_same_leaders(lanes, positions):
+    """However many lanes there are: a sweep keeps track of some, and walks on the others."""
+    ahead = our_neighbours(positions, lanes, 100.0)[:, :, 0]
+    state = world_of(x=[x for x, _ in positions], y=[y for _, y in positions])
+    swept = torch.zeros(len(positions), lanes, dtype=torch.int32)
+    walked = torch.zeros(len(positions), lanes, 3, dtype=torch.int32)
+    launch("leaders", state.warp, road_struct(lanes, 100.0), wp.from_torch(swept), wp.from_torch(walked))
+    assert swept.tolist() == ahead.tolist()
+    none = np.full((len(positions), 1), -1)
+    assert walked[:, :, 0].tolist() == np.hstack([none, ahead[:, :-1]]).tolist()
+    assert walked[:, :, 1].tolist() == ahead.tolist()
+    assert walked[:, :, 2].tolist() == np.hstack([ahead[:, 1:], none]).tolist()
 
 
 @given(number(-10, 110), st.one_of(number(-6, 15), st.sampled_from([-2.0, 2.0, 6.0, 8.0])), st.integers(0, 2))
