@@ -187,6 +187,18 @@ def build(real: type, inline: bool | None = None) -> Functions:
                 if dx < near and wp.abs(world.vehicle[w, j].y - y) < near and j != k:
                     last = meet(world, w, k, j, dt, last)
 
+    @wp.func(inline=inline)
+    def touch(world: wp.ref[World], w: int, k: int, j: int, dt: real) -> wp.uint64:
+        """The marks of both where one of them would run into the other, else 0."""
+        # The vehicle of the two is the one that is asked; what stands does not run into each other.
+        asked = wp.where(world.vehicle[w, k].kind < obstacle, k, j)
+        kind = world.vehicle[w, asked].kind
+        if kind != absent and kind < obstacle:
+            contact = contact_of(world, w, asked, k + j - asked, dt)
+            if contact.now + contact.soon != 0:
+                return (wp.uint64(1) << wp.uint64(k)) | (wp.uint64(1) << wp.uint64(j))
+        return wp.uint64(0)
+
     @wp.func
     def collide_all(world: wp.ref[World], w: int, dt: real, longest: real):
         """`collide_any` of every vehicle of a world: each pair is looked at once, and mostly nobody touches anybody."""
@@ -199,34 +211,17 @@ def build(real: type, inline: bool | None = None) -> Functions:
         for k in range(used):
             x = world.vehicle[w, k].x
             y = world.vehicle[w, k].y
-            kind = world.vehicle[w, k].kind
             window = world.vehicle[w, k].reach + top_speed * dt
             for j in range(k + 1, used):
                 dx = wp.abs(world.vehicle[w, j].x - x)
                 if dx < window + longest:
                     near = window + world.vehicle[w, j].reach
                     if dx < near and wp.abs(world.vehicle[w, j].y - y) < near:
-                        # The vehicle of the two is the one that is asked; what stands does not run into each other.
-                        asked = wp.where(kind < obstacle, k, j)
-                        if world.vehicle[w, asked].kind < obstacle:
-                            contact = contact_of(world, w, asked, k + j - asked, dt)
-                            if contact.now + contact.soon != 0:
-                                touched = touched | (wp.uint64(1) << wp.uint64(k)) | (wp.uint64(1) << wp.uint64(j))
+                        touched = touched | touch(world, w, k, j, dt)
         if touched != wp.uint64(0):
             for k in range(used):
                 if (touched >> wp.uint64(k)) & wp.uint64(1) != wp.uint64(0):
                     collide_any(world, w, k, dt, longest)
-
-    @wp.func
-    def touch(world: wp.ref[World], w: int, k: int, j: int, dt: real) -> wp.uint64:
-        """The marks of both where one of them would run into the other, else 0."""
-        asked = wp.where(world.vehicle[w, k].kind < obstacle, k, j)
-        kind = world.vehicle[w, asked].kind
-        if kind != absent and kind < obstacle:
-            contact = contact_of(world, w, asked, k + j - asked, dt)
-            if contact.now + contact.soon != 0:
-                return (wp.uint64(1) << wp.uint64(k)) | (wp.uint64(1) << wp.uint64(j))
-        return wp.uint64(0)
 
     @wp.func
     def collide_sorted(world: wp.ref[World], w: int, dt: real):

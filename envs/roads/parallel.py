@@ -107,7 +107,7 @@ def build(real: type) -> Functions:
     """
     World = world_struct(real)
     vec_tracked, vec_tracked_int = wp.types.vector(TRACKED, real), wp.types.vector(TRACKED, wp.int32)
-    vec2, vec3 = (wp.vec2f, wp.vec3f) if real is wp.float32 else (wp.vec2d, wp.vec3d)
+    vec2 = wp.vec2f if real is wp.float32 else wp.vec2d
 
     @wp.struct
     class Road:
@@ -307,34 +307,13 @@ def build(real: type) -> Functions:
     def surroundings(
         world: wp.ref[World], road: wp.ref[Road], w: int, i: int, left: int, own: int, right: int
     ) -> Surroundings:
-        # One walk ahead for all lanes, see `front` for the rules; who is behind is sought when it is asked for.
-        x = world.vehicle[w, i].x
-        r = int(world.vehicle[w, i].rank)
-        while r > 0 and world.vehicle[w, world.vehicle[w, r - 1].order].x == x:
-            r = r - 1
-        reach = road.lane_width * half + side_margin
-        slots = wp.vec3i(-1, -1, -1)  # on the left, own, right lane
-        at = vec3(x, x, x)  # where those are: nobody beyond is of interest
-        open = wp.vec3i(wp.where(left >= 0, 1, 0), 1, wp.where(right >= 0, 1, 0))
-        while r < world.slots:
-            j = world.vehicle[w, r].order
-            r = r + 1
-            x_j = world.vehicle[w, j].x
-            for k in range(3):
-                if open[k] != 0 and slots[k] >= 0 and x_j != at[k]:
-                    open[k] = 0
-            if open[0] + open[1] + open[2] == 0:
-                break
-            if j != i and world.vehicle[w, j].kind != 0 and within_ends(road, x_j, end_margin):
-                y = world.vehicle[w, j].y
-                for k in range(3):
-                    if open[k] != 0 and wp.abs(lateral(road, own - 1 + k, y)) <= reach:
-                        slots[k] = j
-                        at[k] = x_j
+        # Who is behind is sought when it is asked for.
         near = Surroundings()
-        near.left = wp.vec2i(slots[0], -1)
-        near.own = wp.vec2i(slots[1], -1)
-        near.right = wp.vec2i(slots[2], -1)
+        near.own = wp.vec2i(front(world, road, w, i, own), -1)
+        if left >= 0:
+            near.left = wp.vec2i(front(world, road, w, i, left), -1)
+        if right >= 0:
+            near.right = wp.vec2i(front(world, road, w, i, right), -1)
         return near
 
     @wp.func
