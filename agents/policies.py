@@ -9,7 +9,7 @@ from gymnasium import spaces
 import envs
 from agents import checkpoint, defects, features
 from agents.drivers import IDMDriver, RandomDriver, action_space
-from agents.extractors import told
+from agents.extractors import CameraExtractor, told
 from agents.networks import ActorCritic, QNetwork, load_weights, policy_kwargs, q_network, weights
 from agents.recurrent import Memory, RecurrentActorCritic, one_step
 from agents.reference_drivers import DRIVERS
@@ -62,6 +62,20 @@ class TrainedPolicy:
         self.name, self.network, self.encoder, self.header = name, network, encoder, header
         self.env_options: dict[str, Any] = dict(header["env_options"])
         self.told = told(header["observation"])
+
+    def camera_encoder(self) -> tuple[torch.nn.Module, dict[str, Any]]:
+        """The encoder of its camera, frozen or learnt with the policy, and what `encoders.rebuild` needs.
+
+        Raises:
+            UserError: it sees no camera.
+        """
+        if self.encoder is not None:
+            return self.encoder, self.header["encoder"]
+        extractor = self.network.features_extractor
+        if not isinstance(extractor, CameraExtractor) or extractor.image != "camera":
+            raise UserError(f"the policy in {self.name} has no encoder: it sees no camera")
+        sizes = zip(("in_channels", "height", "width"), self.header["observation"]["camera"], strict=True)
+        return extractor.encoder, {"encoder": self.header["learned_encoder"], **dict(sizes)}
 
     def _seen(self, obs: Tensors) -> Tensors:
         return obs if self.encoder is None else features.encode(self.encoder, obs, self.told)

@@ -137,7 +137,7 @@ def driving(real: type, road_module) -> Functions:
     contact = collision.build(real, road_functions.inline)
     Road, Driver, Controls = road_functions.Road, driver_law.Driver, act.Controls
     idm_kind, meta_kind, plain_kind, dynamic_kind, obstacle = IDM, META, PLAIN, DYNAMIC, OBSTACLE
-    look_ahead, ended = real(control.LOOK_AHEAD), ENDED
+    look_ahead, one, ended = real(control.LOOK_AHEAD), real(1.0), ENDED
     rules = (unruled if road_module.SORTED else ruled).build(real, road_functions, driver_law)
     walker, most = WALKER, collision.BITS
 
@@ -163,8 +163,14 @@ def driving(real: type, road_module) -> Functions:
         return world.vehicle[w, i].kind == idm_kind and world.vehicle[w, i].crashed == 0
 
     @wp.func
-    def command(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, leader: int):
-        """A vehicle's steering and acceleration, from where everyone stands and who is ahead on its lane."""
+    def share_of_desired(world: wp.ref[World], road: wp.ref[Road], w: int, i: int) -> real:
+        limit = road_functions.speed_limit(road, world.vehicle[w, i].lane)
+        return driver_law.speed_share(world.vehicle[w, i].speed, world.vehicle[w, i].target_speed, limit)
+
+    @wp.func
+    def command(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int, leader: int, raised: real):
+        """A vehicle's steering and acceleration, from where everyone stands, who is ahead on its lane, and its speed's
+        share of the desired one to the power of its exponent."""
         kind = world.vehicle[w, i].kind
         if (kind != idm_kind and kind != meta_kind) or world.vehicle[w, i].crashed != 0:
             return
@@ -183,12 +189,8 @@ def driving(real: type, road_module) -> Functions:
             braking = wp.max(braking, lane_change.braking_for(world, road, driver, w, i, other))
         if road.rules != 0:
             braking = wp.max(braking, rules.hold(world, road, driver, w, i))
-        limit = road_functions.speed_limit(road, lane)
-        acceleration = driver_law.free_acceleration(
-            driver, speed, world.vehicle[w, i].target_speed, limit, world.vehicle[w, i].exponent
-        )
         world.vehicle[w, i].acceleration = wp.clamp(
-            acceleration - braking, -driver.max_acceleration, driver.max_acceleration
+            driver.comfort_acceleration * (one - raised) - braking, -driver.max_acceleration, driver.max_acceleration
         )
 
     @wp.func
@@ -211,9 +213,11 @@ def driving(real: type, road_module) -> Functions:
     @wp.func
     def command_one(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int, i: int):
         leader = int(-1)
+        raised = real(0.0)
         if has_leader(world, w, i):
             leader = road_functions.front(world, road, w, i, world.vehicle[w, i].lane)
-        command(world, road, driver, w, i, leader)
+            raised = driver_law.power(share_of_desired(world, road, w, i), world.vehicle[w, i].exponent)
+        command(world, road, driver, w, i, leader, raised)
 
     @wp.func
     def decide_each(world: wp.ref[World], road: wp.ref[Road], driver: Driver, w: int):
@@ -233,6 +237,8 @@ def driving(real: type, road_module) -> Functions:
                 decide_each(world, road, driver, w)
                 return
             leaders = wp.zeros(shape=(most,), dtype=wp.int32)
+            raised = wp.zeros(shape=(most,), dtype=real)
+            exponents = wp.zeros(shape=(most,), dtype=real)
             frontmost = road_functions.nobody()
             for behind in range(1, world.slots + 1):
                 r = world.slots - behind
@@ -242,6 +248,8 @@ def driving(real: type, road_module) -> Functions:
                     lane = world.vehicle[w, i].lane
                     leader = road_functions.front_at(world, road, w, r, lane, frontmost)
                     leaders[r] = leader
+                    raised[r] = share_of_desired(world, road, w, i)
+                    exponents[r] = world.vehicle[w, i].exponent
                     if lane_change.considers(world, driver, w, i, target):
                         near = Surroundings()
                         near.own = wp.vec2i(leader, -1)
@@ -256,8 +264,9 @@ def driving(real: type, road_module) -> Functions:
                 road_functions.pass_by(world, road, w, i, frontmost)
             for i in range(world.used[w]):
                 lane_change.settle(world, road, driver, w, i)
+            driver_law.raise_all(raised, exponents, world.slots)
             for r in range(world.slots):
-                command(world, road, driver, w, world.vehicle[w, r].order, leaders[r])
+                command(world, road, driver, w, world.vehicle[w, r].order, leaders[r], raised[r])
 
         @wp.func
         def collide(world: wp.ref[World], road: wp.ref[Road], w: int, i: int, dt: real):

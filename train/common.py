@@ -279,9 +279,8 @@ def frozen_encoder(args: RunArgs, known: dict[str, Any] | None) -> Frozen:
     folder = found(args.encoder)
     if (folder / policies.NAME).exists():
         policy = policies.read(folder / policies.NAME, args.encoder)
-        if policy.encoder is None:
-            raise UserError(f"the policy in {args.encoder} has no frozen encoder")
-        return Frozen(policy.encoder, policy.header["encoder"], policy.env_options.get("rig", USUAL_RIG))
+        encoder, card = policy.camera_encoder()
+        return Frozen(encoder, card, policy.env_options.get("rig", USUAL_RIG))
     card = encoders.read_card(folder)
     name = (card.get("rig") or {}).get("name", USUAL_RIG)
     return Frozen(encoders.load(folder, rig=rig.get(name)), encoders.architecture(card), name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 
 import warp as wp
 
+from envs.physics import power
 from envs.precision import Functions
 from envs.state import world_struct
 
@@ -70,7 +71,8 @@ def build(real: type) -> Functions:
         decision_delay: real
         closing_scale: real  # 2 sqrt(a_max b)
 
-    eps, zero, one, four = real(0.01), real(0.0), real(1.0), real(4.0)
+    powers = power.build(real)
+    eps, zero, one = real(0.01), real(0.0), real(1.0)
 
     @wp.func
     def not_zero(value: real) -> real:
@@ -85,17 +87,15 @@ def build(real: type) -> Functions:
         return driver.jam_distance + speed * driver.headway + speed * approach / driver.closing_scale
 
     @wp.func
+    def speed_share(speed: real, target_speed: real, limit: real) -> real:
+        """v / v0."""
+        return wp.max(speed, zero) / wp.abs(not_zero(wp.clamp(target_speed, zero, limit)))
+
+    @wp.func
     def free_acceleration(driver: Driver, speed: real, target_speed: real, limit: real, exponent: real) -> real:
         """The law on an empty road [m/s2]."""
-        desired = wp.abs(not_zero(wp.clamp(target_speed, zero, limit)))
-        share = wp.max(speed, zero) / desired
-        if share <= zero:
-            return driver.comfort_acceleration
-        if exponent == four:
-            square = share * share
-            return driver.comfort_acceleration * (one - square * square)
-        # share ** exponent, of a positive number.
-        return driver.comfort_acceleration * (one - wp.exp(exponent * wp.log(share)))
+        share = speed_share(speed, target_speed, limit)
+        return driver.comfort_acceleration * (one - powers.power(share, exponent))
 
     @wp.func
     def interaction(driver: Driver, speed: real, approach: real, gap: real) -> real:
@@ -123,6 +123,9 @@ def build(real: type) -> Functions:
         Driver=Driver,
         not_zero=not_zero,
         desired_gap=desired_gap,
+        speed_share=speed_share,
+        power=powers.power,
+        raise_all=powers.raise_all,
         free_acceleration=free_acceleration,
         interaction=interaction,
         approach_rate=approach_rate,

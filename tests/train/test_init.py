@@ -113,6 +113,14 @@ def test_an_encoder_is_taken_out_of_a_policy(tmp_path):
     a, b = (checkpoint.read(folder / policies.NAME)[0] for folder in (first, run))
     names = [name for name in a if name.startswith("encoder.")]
     assert names and all(torch.equal(a[name], b[name]) for name in names)
+    pixels = ppo.train(dataclasses.replace(camera, encoder="none", out=tmp_path / "pixels"))
+    learnt = ppo.train(dataclasses.replace(camera, seed=3, encoder=str(pixels), out=tmp_path / "learnt"))
+    a, b = (checkpoint.read(folder / policies.NAME)[0] for folder in (pixels, learnt))
+    names = [name for name in b if name.startswith("encoder.")]
+    assert names and all(torch.equal(a[f"policy.features_extractor.{name}"], b[name]) for name in names)
+    assert (
+        policies.load(str(learnt), "highway-fast").env_options == policies.load(str(pixels), "highway-fast").env_options
+    )
     blind = ppo.train(dataclasses.replace(SMALL, total_steps=32, out=tmp_path / "blind"))
-    with pytest.raises(UserError, match="has no frozen encoder"):
+    with pytest.raises(UserError, match="has no encoder: it sees no camera"):
         ppo.train(dataclasses.replace(camera, encoder=str(blind), out=tmp_path / "none"))
