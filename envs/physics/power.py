@@ -34,6 +34,8 @@ FORMULA = Template("""
     $F fraction = 1.0f + r * (0.693147207f + r * (0.240226509f + r * high));
     $F result = fraction * __builtin_bit_cast($F, ($rounded_as_int + 127) << 23);
 """)
+# The usual exponent, for which two products do.
+FOUR = "(base * base) * (base * base)"
 ONE = FORMULA.substitute(F="float", I="int", k_as_float="(float)k", rounded_as_int="(int)rounded")
 EIGHT = FORMULA.substitute(
     F="Floats",
@@ -43,7 +45,7 @@ EIGHT = FORMULA.substitute(
 )
 
 
-@wp.func_native(ONE + "return result;")
+@wp.func_native(f"if (exponent == 4.0f) return {FOUR}; {ONE} return result;")
 def power_single(base: wp.float32, exponent: wp.float32) -> wp.float32: ...
 
 
@@ -55,7 +57,7 @@ def power_single(base: wp.float32, exponent: wp.float32) -> wp.float32: ...
     {{
         float base = bases.data[i], exponent = exponents.data[i];
         {ONE}
-        bases.data[i] = result;
+        bases.data[i] = exponent == 4.0f ? {FOUR} : result;
     }}
 #else
     typedef float Floats __attribute__((ext_vector_type({TOGETHER}), aligned(4)));
@@ -65,7 +67,7 @@ def power_single(base: wp.float32, exponent: wp.float32) -> wp.float32: ...
         Floats base = *(const Floats*)(bases.data + i);
         Floats exponent = *(const Floats*)(exponents.data + i);
         {EIGHT}
-        *(Floats*)(bases.data + i) = result;
+        *(Floats*)(bases.data + i) = exponent == 4.0f ? {FOUR} : result;
     }}
 #endif
 """
@@ -75,7 +77,7 @@ def raise_single(bases: wp.array(dtype=wp.float32), exponents: wp.array(dtype=wp
 
 @functools.cache
 def build(real: type) -> Functions:
-    """power(base, exponent)               of two numbers that are not negative; 1e-38 instead of 0
+    """power(base, exponent)               of two numbers that are not negative; up to 1e-37 instead of 0
 
     raise_all(bases, exponents, count)  the same of the first `count` of two arrays, in place, which are a multiple of
                                         `TOGETHER` long; what stands behind those is lost
@@ -83,8 +85,13 @@ def build(real: type) -> Functions:
     if real is wp.float32:
         return Functions(power=power_single, raise_all=raise_single)
 
+    four = real(4.0)
+
     @wp.func
     def power(base: real, exponent: real) -> real:
+        if exponent == four:
+            square = base * base
+            return square * square
         return wp.pow(base, exponent)
 
     @wp.func

@@ -32,7 +32,9 @@ def raised(real, bases, exponents, together):
 
 
 shares = st.lists(
-    st.tuples(st.floats(2.0**-10, 8.0, width=32), st.floats(0.5, 8.0, width=32)), min_size=1, max_size=COUNT
+    st.tuples(st.floats(2.0**-10, 8.0, width=32), st.floats(0.5, 8.0, width=32) | st.just(4.0)),
+    min_size=1,
+    max_size=COUNT,
 )
 
 
