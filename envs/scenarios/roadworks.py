@@ -89,7 +89,7 @@ class Roadworks(Scenario):
         from envs.sensors.vehicle_list import VehicleList
 
         ranges = {"x": (-100.0, 100.0), "y": (-12.0, 12.0), "vx": (-28.0, 28.0), "vy": (-28.0, 28.0)}
-        return [VehicleList(simulation, rows=12, ranges=ranges)]
+        return [VehicleList(simulation, rows=24, ranges=ranges, see_behind=True)]
 
 
 ROADWORKS = Roadworks(
