@@ -19,6 +19,7 @@ from envs.physics import (
     dynamic_bicycle,
     idm,
     mobil,
+    power,
     right_of_way,
     ruled,
     unruled,
@@ -129,6 +130,7 @@ def driving(real: type, road_module) -> Functions:
     World = world_struct(real)
     road_functions = road_module.build(real)
     driver_law = idm.build(real)
+    powers = power.build(real)
     tracking = control.build(real)
     lane_change = mobil.build(real, road_functions)
     act = actions.build(real, road_functions)
@@ -137,7 +139,7 @@ def driving(real: type, road_module) -> Functions:
     contact = collision.build(real, road_functions.inline)
     Road, Driver, Controls = road_functions.Road, driver_law.Driver, act.Controls
     idm_kind, meta_kind, plain_kind, dynamic_kind, obstacle = IDM, META, PLAIN, DYNAMIC, OBSTACLE
-    look_ahead, one, ended = real(control.LOOK_AHEAD), real(1.0), ENDED
+    look_ahead, ended = real(control.LOOK_AHEAD), ENDED
     rules = (unruled if road_module.SORTED else ruled).build(real, road_functions, driver_law)
     walker, most = WALKER, collision.BITS
 
@@ -190,7 +192,7 @@ def driving(real: type, road_module) -> Functions:
         if road.rules != 0:
             braking = wp.max(braking, rules.hold(world, road, driver, w, i))
         world.vehicle[w, i].acceleration = wp.clamp(
-            driver.comfort_acceleration * (one - raised) - braking, -driver.max_acceleration, driver.max_acceleration
+            driver_law.free_road(driver, raised) - braking, -driver.max_acceleration, driver.max_acceleration
         )
 
     @wp.func
@@ -216,7 +218,7 @@ def driving(real: type, road_module) -> Functions:
         raised = real(0.0)
         if has_leader(world, w, i):
             leader = road_functions.front(world, road, w, i, world.vehicle[w, i].lane)
-            raised = driver_law.power(share_of_desired(world, road, w, i), world.vehicle[w, i].exponent)
+            raised = powers.power(share_of_desired(world, road, w, i), world.vehicle[w, i].exponent)
         command(world, road, driver, w, i, leader, raised)
 
     @wp.func
@@ -264,7 +266,7 @@ def driving(real: type, road_module) -> Functions:
                 road_functions.pass_by(world, road, w, i, frontmost)
             for i in range(world.used[w]):
                 lane_change.settle(world, road, driver, w, i)
-            driver_law.raise_all(raised, exponents, world.slots)
+            powers.raise_all(raised, exponents, world.slots)
             for r in range(world.slots):
                 command(world, road, driver, w, world.vehicle[w, r].order, leaders[r], raised[r])
 

@@ -92,10 +92,14 @@ def build(real: type) -> Functions:
         return wp.max(speed, zero) / wp.abs(not_zero(wp.clamp(target_speed, zero, limit)))
 
     @wp.func
+    def free_road(driver: Driver, raised: real) -> real:
+        """The law on an empty road, from (v / v0) ** delta [m/s2]."""
+        return driver.comfort_acceleration * (one - raised)
+
+    @wp.func
     def free_acceleration(driver: Driver, speed: real, target_speed: real, limit: real, exponent: real) -> real:
         """The law on an empty road [m/s2]."""
-        share = speed_share(speed, target_speed, limit)
-        return driver.comfort_acceleration * (one - powers.power(share, exponent))
+        return free_road(driver, powers.power(speed_share(speed, target_speed, limit), exponent))
 
     @wp.func
     def interaction(driver: Driver, speed: real, approach: real, gap: real) -> real:
@@ -124,8 +128,7 @@ def build(real: type) -> Functions:
         not_zero=not_zero,
         desired_gap=desired_gap,
         speed_share=speed_share,
-        power=powers.power,
-        raise_all=powers.raise_all,
+        free_road=free_road,
         free_acceleration=free_acceleration,
         interaction=interaction,
         approach_rate=approach_rate,

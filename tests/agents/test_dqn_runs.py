@@ -1,7 +1,7 @@
 """A whole training of ours is one of stable-baselines3's: given the same random draws, both end in the same weights.
 
 Its draws and ours come from different generators. Here both take theirs from one, who explores and how as well as what
-is learnt from; nothing else is replaced.
+is learnt from; nothing else is replaced. `pytest -m slow` does it with the settings and steps of `benchmarks.agents`.
 """
 
 import gymnasium
@@ -11,26 +11,25 @@ import stable_baselines3
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 
 import agents.dqn
 from agents.dqn import DQN
+from benchmarks.agents import DQN_SETTINGS, PLAIN
 
-NUM_ENVS, BATCH = 4, 16
 # The replay is full before the end; episodes end by falling and by their time.
 SETTINGS = {
     "learning_rate": lambda remaining: 3e-3 * remaining,
     "buffer_size": 1200,
     "learning_starts": 200,
-    "batch_size": BATCH,
+    "batch_size": 16,
     "train_freq": 8,
     "gradient_steps": 6,
     "target_update_interval": 64,
     "exploration_fraction": 0.5,
     "exploration_final_eps": 0.1,
-    "seed": 5,
-    "device": "cpu",
+    "policy_kwargs": {"net_arch": [32, 32]},
 }
-STEPS = 2400
 
 
 class Draws:
@@ -44,8 +43,8 @@ class Draws:
         chance = torch.randint(values.shape[1], (len(values),), generator=self.generator)
         return torch.where(at_random, chance, values.argmax(1))
 
-    def rows(self, drawable: int, oldest: int, rows: int) -> torch.Tensor:
-        return (torch.randint(drawable, (BATCH,), generator=self.generator) + oldest) % rows
+    def rows(self, count: int, drawable: int, oldest: int, rows: int) -> torch.Tensor:
+        return (torch.randint(drawable, (count,), generator=self.generator) + oldest) % rows
 
 
 class Theirs(stable_baselines3.DQN):
@@ -68,13 +67,9 @@ class TheirReplay(ReplayBuffer):
     def sample(self, batch_size, env=None):
         slots = self.buffer_size if self.full else self.pos
         oldest = self.pos * self.n_envs if self.full else 0
-        rows = self.draws.rows((slots - 1) * self.n_envs, oldest, self.buffer_size * self.n_envs)
+        rows = self.draws.rows(batch_size, (slots - 1) * self.n_envs, oldest, self.buffer_size * self.n_envs)
         self.environments = (rows % self.n_envs).numpy()
         return self._get_samples((rows // self.n_envs).numpy(), env)
-
-
-def environments():
-    return make_vec_env(lambda: gymnasium.make("CartPole-v1", max_episode_steps=12), NUM_ENVS, seed=5)
 
 
 @pytest.fixture
@@ -85,34 +80,60 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def test_the_same_draws_end_in_the_same_weights(monkeypatch, one_thread):
-    kwargs = {"net_arch": [32, 32]}
-    ours = DQN("MlpPolicy", environments(), double=False, duelling=False, n_steps=1, policy_kwargs=kwargs, **SETTINGS)
-    theirs = Theirs("MlpPolicy", environments(), policy_kwargs=kwargs, replay_buffer_class=TheirReplay, **SETTINGS)
+def learnt(monkeypatch, settings, environments, steps):
+    """Ours and theirs after so many steps with the same draws, and the weights that both began with."""
+    settings = settings | {"seed": 5, "device": "cpu"}
+    ours = DQN("MlpPolicy", environments(), **PLAIN, **settings | {"policy_kwargs": dict(settings["policy_kwargs"])})
+    theirs = Theirs("MlpPolicy", environments(), replay_buffer_class=TheirReplay, **settings)
     for mine, other in ((ours.q_net, theirs.q_net), (ours.q_net_target, theirs.q_net_target)):
         for parameter, copied in zip(mine.parameters(), other.parameters(), strict=True):
             copied.data.copy_(parameter)
     begun = [parameter.detach().clone() for parameter in ours.q_net.parameters()]
 
     draws, replay = Draws(), ours.replay_buffer
-    monkeypatch.setattr(agents.dqn, "explore", draws.explore)
-    monkeypatch.setattr(
-        replay, "sample", lambda count: replay.at(draws.rows(replay.drawable, replay._oldest, replay.rows))
-    )
-    ours.learn(STEPS)
-    assert replay.full and replay.timed_out.any() and replay.terminated.any()
+    with monkeypatch.context() as patched:
+        patched.setattr(agents.dqn, "explore", draws.explore)
+        patched.setattr(
+            replay, "sample", lambda count: replay.at(draws.rows(count, replay.drawable, replay._oldest, replay.rows))
+        )
+        ours.learn(steps)
 
     theirs.draws = theirs.replay_buffer.draws = Draws()
-    randint = np.random.randint
-    monkeypatch.setattr(
-        np.random,
-        "randint",
-        lambda low, high=None, size=None: (
-            theirs.replay_buffer.environments if size == (BATCH,) else randint(low, high, size)
-        ),
-    )
-    theirs.learn(STEPS)
-    assert ours._n_updates == theirs._n_updates > 400
+    randint, batch = np.random.randint, (settings["batch_size"],)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            np.random,
+            "randint",
+            lambda low, high=None, size=None: (
+                theirs.replay_buffer.environments if size == batch else randint(low, high, size)
+            ),
+        )
+        theirs.learn(steps)
+    return ours, theirs, begun
+
+
+def same_weights(ours, theirs, begun):
     for mine, other, first in zip(ours.q_net.parameters(), theirs.q_net.parameters(), begun, strict=True):
         assert torch.equal(mine, other)
         assert (mine - first).abs().max() > 1e-2
+
+
+def test_the_same_draws_end_in_the_same_weights(monkeypatch, one_thread):
+    def environments():
+        return make_vec_env(lambda: gymnasium.make("CartPole-v1", max_episode_steps=12), 4, seed=5)
+
+    ours, theirs, begun = learnt(monkeypatch, SETTINGS, environments, 2400)
+    replay = ours.replay_buffer
+    assert replay.full and replay.timed_out.any() and replay.terminated.any()
+    assert ours._n_updates == theirs._n_updates > 400
+    same_weights(ours, theirs, begun)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_benchmarks_run_too(monkeypatch, one_thread):
+    ours, theirs, begun = learnt(monkeypatch, DQN_SETTINGS, lambda: make_vec_env("CartPole-v1", 8, seed=5), 100_000)
+    assert ours._n_updates == theirs._n_updates == 24_832
+    same_weights(ours, theirs, begun)
+    returns = [evaluate_policy(model, make_vec_env("CartPole-v1", 8, seed=1005), 50)[0] for model in (ours, theirs)]
+    assert returns[0] == returns[1]
